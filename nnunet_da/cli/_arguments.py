@@ -1,0 +1,17 @@
+"""Arguments that several verbs share, named as nnU-Net names them."""
+
+
+def add_dataset(parser, *, required=True):
+    parser.add_argument("-d", dest="dataset", required=required, metavar="ID", help="dataset id or DatasetXXX_Name")
+
+
+def add_model(parser):
+    """-d, -c, -tr, -p: which trained model."""
+    add_dataset(parser)
+    parser.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="such as 3d_fullres")
+    parser.add_argument("-tr", dest="trainer", default="nnUNetTrainerIntensityDA", help="default: %(default)s")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
+
+
+def add_processes(parser):
+    parser.add_argument("-np", dest="n_processes", type=int, default=None, metavar="N", help="parallel processes")

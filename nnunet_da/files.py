@@ -1,0 +1,87 @@
+"""Files and folders that are complete or absent: written beside their place, then renamed."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from nnunet_da.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """Yields a temporary path beside `path`; renamed onto `path` when the block ends, removed when it raises."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays, since writers choose the format by it.
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.name.split('.')[0]}.", suffix="".join(path.suffixes), dir=path.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; give the mode that a plain open() would have given.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Yields an empty temporary folder beside `path`; renamed to `path` when the block ends, removed when it raises.
+
+    A folder that stands at `path` is replaced as a whole, and only then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def read_json(path):
+    """The content of a JSON file. Raises UserError, naming the file, where it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from None
+
+
+def write_json(content, path):
+    """Writes `content` as JSON, complete or not at all. The order of keys is kept: it is the order of the domains."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=4) + "\n")
+
+
+def require_free_space(folder, n_bytes, purpose):
+    """Raises UserError where the file system of `folder` (which need not exist yet) has less than `n_bytes` free."""
+    folder = Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise UserError(
+            f"{folder}: {purpose} needs {n_bytes / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free on this disk"
+        )

@@ -1,0 +1,1 @@
+"""Trainers, one file each, named as its class: what `-tr` takes."""
