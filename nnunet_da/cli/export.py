@@ -1,0 +1,22 @@
+from nnunet_da.cli._arguments import add_model
+
+HELP = "write a trained model as a stock nnU-Net model folder or zip, which runs without this package"
+EXAMPLE = """  nnunet-da export -d 101 -c 3d_fullres -tr nnUNetTrainerIntensityDA -o EXPORTED
+  nnunet-da export -d 101 -c 3d_fullres -o model.zip      # for nnUNetv2_install_pretrained_model_from_zip"""
+
+
+def add_arguments(parser):
+    add_model(parser)
+    parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="default: every fold that is trained")
+    parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
+    parser.add_argument("-o", dest="output", required=True, help="folder, laid out as nnUNet_results; or a .zip file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that stands there")
+
+
+def run(arguments):
+    from nnunet_da.paths import RESULTS, dataset_folder
+    from nnunet_da.training.export import export
+
+    model = f"{arguments.trainer}__{arguments.plans}__{arguments.configuration}"
+    folder = dataset_folder(RESULTS, arguments.dataset) / model
+    print(export(folder, arguments.output, arguments.folds, arguments.checkpoint, arguments.overwrite))

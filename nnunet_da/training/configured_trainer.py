@@ -1,0 +1,187 @@
+"""What every trainer of this package adds to nnU-Net's: settings, seed, labelled cases only, and sound checkpoints."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_da import settings
+from nnunet_da.domains import read_domains
+from nnunet_da.errors import UserError
+from nnunet_da.files import atomic_file
+from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.schedule import Schedule
+
+
+class ConfiguredTrainer(nnUNetTrainer):
+    """nnUNetTrainer with the settings of its configuration.
+
+    On a dataset with domains it trains and validates on labelled cases alone, `fold all` included, and refuses a fold
+    that splits_final.json does not have (nnU-Net would draw a random one, unlabelled cases among it).
+
+    Attributes
+    ----------
+    settings_class : type
+        Dataclass of the settings; a trainer overrides it with a subclass of Schedule that adds those of its methods.
+    settings : Schedule
+    domains : Domains or None
+        Of the dataset; None where dataset.json has no domains.
+    """
+
+    settings_class = Schedule
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ):
+        # Everything that can be refused is refused here, before nnU-Net makes a folder.
+        plans_manager = PlansManager(plans)
+        configuration_manager = plans_manager.get_configuration(configuration)
+        self.settings = read_settings(configuration_manager, self.settings_class)
+        self.domains = read_domains(dataset_json) if "domains" in dataset_json else None
+        self.refuse_unsupported(configuration_manager, fold)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        for name in settings.to_block(Schedule()):
+            if name != "seed":
+                setattr(self, name, getattr(self.settings, name))
+        self._seed_epoch(0)
+
+    def refuse_unsupported(self, configuration_manager, fold):
+        """Raises UserError for what this trainer cannot do. Called first; `settings` and `domains` are set."""
+
+    def initialize(self):
+        super().initialize()
+        self.print_to_log_file(f"Settings: {settings.to_block(self.settings)}")
+
+    def _seed_epoch(self, epoch):
+        """Seeds all generators for an epoch, so that a resumed training draws what it would have drawn."""
+        if self.settings.seed is None:
+            return
+        entropy = np.random.SeedSequence([self.settings.seed, epoch, self.local_rank])
+        for_python, for_numpy, for_torch = (int(state) for state in entropy.generate_state(3))
+        random.seed(for_python)
+        np.random.seed(for_numpy)
+        torch.manual_seed(for_torch)
+
+    def on_epoch_start(self):
+        self._seed_epoch(self.current_epoch + 1)
+        super().on_epoch_start()
+
+    def do_split(self):
+        if self.domains is None:
+            return super().do_split()
+        if self.fold == "all":
+            return list(self.domains.labelled_cases), list(self.domains.labelled_cases)
+        splits_file = Path(self.preprocessed_dataset_folder_base, "splits_final.json")
+        if not splits_file.is_file():
+            raise UserError(
+                f"{splits_file}: no such file; a dataset with domains has splits over its labelled cases, which "
+                f"`nnunet-da add-domain` and `nnunet-da convert` write"
+            )
+        splits = load_json(splits_file)
+        if not 0 <= self.fold < len(splits):
+            raise UserError(
+                f"{splits_file}: fold {self.fold} is not one of its {len(splits)} folds (0 to {len(splits) - 1})"
+            )
+        train, val = super().do_split()
+        unlabelled = sorted(set(self.domains.unlabelled_cases) & {*train, *val})
+        if unlabelled:
+            raise UserError(f"{splits_file}: fold {self.fold} holds the unlabelled case {unlabelled[0]}")
+        return train, val
+
+    def on_train_start(self):
+        for leftover in Path(self.output_folder).glob(".checkpoint_*"):
+            leftover.unlink(missing_ok=True)
+        if self.domains is not None:
+            # Saved with plans and checkpoints: the order of the domains is part of the meaning of the weights.
+            trained = {domain.name: list(domain.labels) for domain in self.domains}
+            configuration = self.plans_manager.plans["configurations"][self.configuration_name]
+            block = self.configuration_manager.configuration.get(settings.BLOCK, {})
+            configuration[settings.BLOCK] = {**block, settings.TRAINED_DOMAINS: trained}
+        super().on_train_start()
+
+    def save_checkpoint(self, filename):
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return super().save_checkpoint(filename)
+        with atomic_file(filename) as temporary:
+            super().save_checkpoint(str(temporary))
+
+    def load_checkpoint(self, filename_or_checkpoint):
+        """As nnU-Net's, but no code in the file is run, and the domains must be those it was trained on, in order."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_checkpoint(filename_or_checkpoint, self.device)
+        if self.domains is not None:
+            trained = tuple(checkpoint["init_args"]["dataset_json"].get("domains", {}))
+            if trained != self.domains.names:
+                raise UserError(
+                    f"{self.output_folder}: trained on the domains {', '.join(trained)}, but dataset.json has "
+                    f"{', '.join(self.domains.names)}; train anew, or under another configuration name"
+                )
+        unwrap(self.network).load_state_dict(checkpoint["network_weights"])
+        self.my_init_kwargs = checkpoint["init_args"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self._best_ema = checkpoint["_best_ema"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+
+    def update_weights(self, loss):
+        """One step of the optimiser down the gradient of `loss`, clipped and scaled as nnU-Net does it."""
+        if self.grad_scaler is None:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.optimizer.step()
+            return
+        self.grad_scaler.scale(loss).backward()
+        self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def preprocessed_dataset(self, cases):
+        """nnU-Net's dataset of the preprocessed `cases`. Raises UserError where one was never preprocessed."""
+        present = set(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+        absent = [case for case in cases if case not in present]
+        if absent:
+            raise UserError(
+                f"{self.preprocessed_dataset_folder}: case {absent[0]} ({len(absent)} in all) is not preprocessed; run "
+                f"nnUNetv2_plan_and_preprocess again"
+            )
+        return self.dataset_class(self.preprocessed_dataset_folder, list(cases))
+
+
+def read_settings(configuration_manager, settings_class):
+    """The settings of `settings_class` in a configuration (ConfigurationManager).
+
+    A configuration may serve several trainers: groups that other trainers of the package declare are passed over here.
+    """
+    block = configuration_manager.configuration.get(settings.BLOCK, {})
+    own = set(settings_class.__dataclass_fields__)
+    foreign = set(block) - own - {settings.TRAINED_DOMAINS}
+    if foreign:
+        from nnunet_da.training.configurations import all_settings
+
+        foreign &= set(all_settings().__dataclass_fields__)
+    return settings.build(settings_class, block, ignore={settings.TRAINED_DOMAINS, *foreign})
+
+
+def unwrap(network):
+    """The network itself, inside DDP and torch.compile."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
