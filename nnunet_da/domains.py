@@ -115,12 +115,18 @@ def structures(labels: Mapping) -> tuple[str, ...]:
     return tuple(name for name in labels if name not in (BACKGROUND, IGNORE))
 
 
-def label_values(labels: Mapping) -> tuple[int, ...]:
-    """The values (of regions: those they are made of) that `labels` uses for anything but ignore, ascending."""
+def label_values(labels: Mapping, source="labels") -> tuple[int, ...]:
+    """The values (of regions: those they are made of) that `labels` uses for anything but ignore, ascending.
+
+    Raises UserError where one is no integer.
+    """
     values = set()
     for name, value in labels.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(type(part) is int for part in parts):
+            raise UserError(f"{source}: the value of label '{name}' must be an integer, not {value!r}")
         if name != IGNORE:
-            values.update(value if isinstance(value, list | tuple) else [value])
+            values.update(parts)
     return tuple(sorted(values))
 
 
@@ -156,9 +162,10 @@ def read_domains(dataset_json: Mapping, source="dataset.json") -> Domains:
     subjects = dataset_json.get("subjects", {})
     if not isinstance(subjects, Mapping):
         raise UserError(f"{source}: 'subjects' must map cases to subjects")
+    cases = set(domains.cases)
     for case, subject in subjects.items():
-        if case not in domains.cases:
-            raise UserError(f"{source}: 'subjects' names the unknown case '{case}'{nearest(case, domains.cases)}")
+        if case not in cases:
+            raise UserError(f"{source}: 'subjects' names the unknown case '{case}'{nearest(case, cases)}")
         if not isinstance(subject, str) or not subject:
             raise UserError(f"{source}: the subject of case '{case}' must be a name, not {subject!r}")
     return Domains(domains, subjects, source)
@@ -169,10 +176,9 @@ def check_ignore(labels: Mapping, source) -> int:
     value = labels.get(IGNORE)
     if value is None:
         raise UserError(f"{source}: unlabelled cases need an '{IGNORE}' label, and 'labels' has none")
-    if not isinstance(value, int) or value != max(label_values(labels)) + 1:
-        raise UserError(
-            f"{source}: '{IGNORE}' is {value}, but must follow the highest label ({max(label_values(labels)) + 1})"
-        )
+    highest = max(label_values(labels, source), default=0)
+    if value != highest + 1:
+        raise UserError(f"{source}: '{IGNORE}' is {value}, but must follow the highest label ({highest + 1})")
     return value
 
 

@@ -1,0 +1,39 @@
+import os
+
+import pytest
+
+from nnunet_da.errors import UserError
+from nnunet_da.parallel import n_workers, run_parallel
+
+
+def square(number):
+    if number < 0:
+        raise UserError(f"{number}: must not be negative")
+    return number * number
+
+
+def die(_):
+    os._exit(1)
+
+
+def test_results_keep_the_order_of_the_items():
+    assert run_parallel(square, range(9), n_processes=2) == [n * n for n in range(9)]
+    assert run_parallel(square, [], n_processes=2) == []
+
+
+def test_the_first_error_is_raised_after_all_items():
+    with pytest.raises(UserError, match=r"^-1: must not be negative \(and 1 more"):
+        run_parallel(square, [3, -1, -2], n_processes=1)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do():
+    with pytest.raises(UserError, match=r"Squaring: a worker process was killed.*-np"):
+        run_parallel(die, [1, 2], n_processes=2, description="Squaring")
+
+
+def test_no_more_workers_than_items():
+    assert n_workers(8, 3) == 3
+    assert n_workers(None, 100) >= 1
+    assert n_workers(4, 0) == 1
+    with pytest.raises(UserError, match="-np 0"):
+        n_workers(0, 3)
