@@ -27,9 +27,11 @@ def find_dataset(dataset):
     """
     text = str(dataset)
     folders = [Path(os.environ[variable]) for variable in (RAW, PREPROCESSED, RESULTS) if os.environ.get(variable)]
+    if not folders:
+        raise UserError(f"-d {text}: none of the environment variables {RAW}, {PREPROCESSED}, {RESULTS} is set")
     names = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
     names = {name for name in names if DATASET_NAME.fullmatch(name)}
-    if text.isdigit():
+    if text.isdecimal():
         found = sorted(name for name in names if int(DATASET_NAME.fullmatch(name)[1]) == int(text))
     elif DATASET_NAME.fullmatch(text):
         found = [text] if text in names else []
@@ -37,9 +39,7 @@ def find_dataset(dataset):
         raise UserError(f"-d {text}: must be a dataset id such as 101, or a name such as Dataset101_Spine")
     if not found:
         known = ", ".join(sorted(names)) or "none"
-        raise UserError(
-            f"-d {text}: no such dataset in {', '.join(map(str, folders)) or 'nnU-Net folders'} (known: {known})"
-        )
+        raise UserError(f"-d {text}: no such dataset in {', '.join(map(str, folders))} (known: {known})")
     if len(found) > 1:
         raise UserError(f"-d {text}: several datasets have this id: {', '.join(found)}; give the full name")
     return found[0]
