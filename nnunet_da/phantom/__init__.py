@@ -1,0 +1,1 @@
+"""Simulated lumbar spine MR: anatomy, tissues, pulse sequences, scanners, and studies written as files."""
