@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -23,8 +24,8 @@ def atomic_file(path):
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; give the mode that a plain open() would have given.
-        temporary.chmod(0o666 & ~_umask())
+        # mkstemp makes files private; give the mode that a plain open() would have given, or left.
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -34,9 +35,10 @@ def atomic_file(path):
 def atomic_folder(path):
     """Yields an empty temporary folder beside `path`; renamed to `path` when the block ends, removed when it raises.
 
-    A folder that stands at `path` is replaced as a whole, and only then.
+    A folder that stands at `path` is replaced as a whole, and only then. Where `path` is a link to a folder, perhaps on
+    another disk, that folder is replaced, and the link stays.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -45,7 +47,11 @@ def atomic_folder(path):
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             os.replace(path, old)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old, path)
+                raise
             shutil.rmtree(old)
         else:
             os.replace(temporary, path)
@@ -62,9 +68,11 @@ def _umask():
 def read_json(path):
     """The content of a JSON file. Raises UserError, naming the file, where it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
 

@@ -61,6 +61,8 @@ def _convert(value, wanted, name):
         require(value in arguments, name, f"must be one of {', '.join(map(str, arguments))}; got {value!r}")
         return value
     if origin is tuple:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = str(value)  # A list of one on the command line, which was read as a number.
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_parse(part) if arguments[0] is not str else part for part in value]
@@ -118,7 +120,7 @@ def to_block(settings):
 
 
 def union(settings_classes):
-    """One dataclass with the fields of all `settings_classes`: what a configuration for any of them may set.
+    """One dataclass with the fields and rules of all `settings_classes`: what a configuration for any of them may set.
 
     Raises TypeError where two of them declare one name with different types or defaults.
     """
@@ -131,6 +133,13 @@ def union(settings_classes):
                 raise TypeError(
                     f"the setting {field.name} of {settings_class.__name__} is declared otherwise elsewhere"
                 )
+
+    def check(everything):
+        for settings_class in settings_classes:
+            settings_class(
+                **{field.name: getattr(everything, field.name) for field in dataclasses.fields(settings_class)}
+            )
+
     return dataclasses.make_dataclass(
         "AllSettings",
         [
@@ -140,4 +149,5 @@ def union(settings_classes):
             for name, (hint, default, factory) in fields.items()
         ],
         frozen=True,
+        namespace={"__post_init__": check},
     )

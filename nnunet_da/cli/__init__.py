@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 
 from nnunet_da import __version__
@@ -59,3 +60,9 @@ def main(argv=None):
         # The reader of our output went away (`| head`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def entry():
+    """The console script: `main`, with SIGTERM (a scheduler's, say) taken as an interrupt, so that blocks clean up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return main()

@@ -18,8 +18,13 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 def activate():
     """Appends this folder to ``nnUNet_extTrainer``, unless it is there or ``NNUNET_DA_NO_DISCOVERY`` is set."""
-    if os.environ.get(OPT_OUT_VARIABLE, "").lower() not in ("", "0", "false"):
+    if is_switched_off():
         return
     entries = [entry for entry in os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep) if entry]
     if FOLDER not in entries:
         os.environ[ENVIRONMENT_VARIABLE] = os.pathsep.join([*entries, FOLDER])
+
+
+def is_switched_off():
+    """Whether the user has set ``NNUNET_DA_NO_DISCOVERY`` to anything but 0 or false."""
+    return os.environ.get(OPT_OUT_VARIABLE, "").lower() not in ("", "0", "false")

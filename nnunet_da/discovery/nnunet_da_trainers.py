@@ -13,8 +13,15 @@ import importlib.util
 
 
 def __getattr__(name):
-    if not name.startswith("_") and importlib.util.find_spec("nnunet_da") is not None:
-        module_name = f"nnunet_da.trainers.{name}"
-        if importlib.util.find_spec(module_name) is not None:
-            return getattr(importlib.import_module(module_name), name)
+    module_name = f"nnunet_da.trainers.{name}"
+    if not name.startswith("_") and _exists(module_name):
+        return getattr(importlib.import_module(module_name), name)
     raise AttributeError(f"nnunet_da has no trainer {name}")
+
+
+def _exists(module_name):
+    try:
+        return importlib.util.find_spec(module_name) is not None
+    except ModuleNotFoundError:
+        # A package around it is absent, or merely a folder of that name: what an uninstallation left, or a clone.
+        return False
