@@ -31,14 +31,18 @@ def read_checkpoint(path, device="cpu"):
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _first_line(error)
         raise UserError(
             f"{path}: refused, since a checkpoint must hold weights and plain values only ({reason})"
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: truncated or not a checkpoint ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"{path}: truncated or not a checkpoint ({_first_line(error)})") from None
     if not isinstance(checkpoint, dict) or not {"network_weights", "init_args", "trainer_name"} <= checkpoint.keys():
         raise UserError(
             f"{path}: not a checkpoint of nnU-Net (network_weights, init_args and trainer_name are missing)"
         )
     return checkpoint
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

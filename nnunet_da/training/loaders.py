@@ -8,7 +8,6 @@ from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
@@ -81,8 +80,14 @@ class InPlaneAugmentation:
 
     def initial_patch_size(self, patch_size):
         """What must be read for a patch of `patch_size` to be full after the rotation."""
-        in_plane = get_patch_size(patch_size[-2:], self.radians, 0, 0, (1, 1))
-        return [*patch_size[:-2], *(int(size) for size in in_plane)]
+        rows, columns = patch_size[-2:]
+
+        def extent(along, across):
+            # Of a rectangle turned by up to the angle; turned further than its diagonal lies, it only gets shorter.
+            angle = min(self.radians, np.arctan2(across, along))
+            return int(np.ceil(along * np.cos(angle) + across * np.sin(angle)))
+
+        return [*patch_size[:-2], extent(rows, columns), extent(columns, rows)]
 
     def __call__(self, image, segmentation):
         return {"image": self.transform(image=image)["image"], "segmentation": torch.empty(0)}

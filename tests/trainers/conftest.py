@@ -1,0 +1,145 @@
+"""A tiny simulated dataset, converted and planned once by the real commands, that the tests of this folder share."""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nnunet_da import cli
+from nnunet_da.phantom.study import write_study
+
+SCANNERS = ("philips_3t", "siemens_1p5t", "ge_t1")
+SOURCE = SCANNERS[0]
+SIZE = (8, 48, 48)  # voxels along right, anterior, superior
+SCHEDULE = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=3")
+
+
+@pytest.fixture(scope="session")
+def command():
+    """``command(name, *arguments, **environment)`` runs an installed command to its end; raises where it fails."""
+
+    def run(*words, check=True, **environment):
+        script = Path(sysconfig.get_path("scripts"), words[0])
+        return subprocess.run(
+            [script, *map(str, words[1:])],
+            env={**os.environ, **environment},
+            check=check,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """nnU-Net's variables, for this process and those it starts, as long as the tests of the session run."""
+    root = tmp_path_factory.mktemp("nnunet")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("raw", "preprocessed", "results"):
+            (root / name).mkdir()
+            patch.setenv(f"nnUNet_{name}", str(root / name))
+        # No worker processes: quicker for work this small, and the only way to equal weights.
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        patch.setenv("nnUNet_def_n_proc", "1")
+        patch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.default_num_processes", 1)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield SimpleNamespace(root=root, raw=root / "raw", preprocessed=root / "preprocessed", results=root / "results")
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def spine(environment, command, tmp_path_factory):
+    """Dataset 501: four labelled scans of one scanner, three unlabelled ones of two others each; planned in 2D and 3D.
+
+    With the configurations `tiny_2d` and `tiny_3d`, and in `test` two scans of each scanner with labels.
+    """
+    study = tmp_path_factory.mktemp("study") / "spine"
+    counts = {scanner: 4 if scanner == SOURCE else 3 for scanner in SCANNERS}
+    manifest = write_study(study, SCANNERS, counts, 0, n_test=2, size=SIZE)
+    convert = ["convert", "manifest", str(manifest), "-d", "501", "--name", "Spine"]
+    assert cli.main([*convert, "--labels", "disc=1", "--channels", "MR", "-np", "1"]) == 0
+    plan("501", command)
+    for base, name, patch_size in (("2d", "tiny_2d", "32,32"), ("3d_fullres", "tiny_3d", "8,32,32")):
+        configure("501", base, name, f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8", *SCHEDULE)
+    return SimpleNamespace(
+        id="501",
+        name="Dataset501_Spine",
+        raw=environment.raw / "Dataset501_Spine",
+        preprocessed=environment.preprocessed / "Dataset501_Spine",
+        results=environment.results / "Dataset501_Spine",
+        test=study / "test",
+    )
+
+
+def plan(dataset, command):
+    command(
+        *("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "2d", "3d_fullres", "-npfp", 1, "-np", 1, 1),
+        "--verify_dataset_integrity",
+        nnUNet_n_proc_DA="1",
+    )
+
+
+def configure(dataset, base, name, *assignments):
+    words = [word for assignment in ("plan.batch_size=2", *assignments) for word in ("--set", assignment)]
+    assert cli.main(["configure", "-d", dataset, "-c", base, "--as", name, *words]) == 0
+
+
+@pytest.fixture(scope="session")
+def regions(environment, command, tmp_path_factory):
+    """Dataset 502: four channels, regions as labels; planned in 2D and 3D, with `tiny_2d`."""
+    from nnunet_da.raw_dataset import Case, write_dataset
+
+    study = tmp_path_factory.mktemp("study") / "dixon"
+    write_study(study, ["dixon_3t"], 5, 1, size=(6, 40, 40), numbered=True)
+    cases = []
+    for index in range(1, 6):
+        case = f"dixon_3t_{index:03d}"
+        images = tuple(study / "dixon_3t" / "images" / f"{case}_{channel:04d}.nii.gz" for channel in range(4))
+        label = study / "dixon_3t" / "labels" / f"{case}.nii.gz" if index < 4 else None
+        # One domain's scans stand for two: what is tested is channels and regions.
+        values = {value: 1 if value < 3 else 2 for value in range(1, 10)}
+        cases.append(Case(case, "labelled" if label else "unlabelled", case, images, label, values))
+    write_dataset(
+        cases,
+        502,
+        "Regions",
+        channel_names=["fat", "inn", "opp", "wat"],
+        labels={"disc": [1, 2], "upper": [2]},
+        regions_class_order=[1, 2],
+        n_processes=1,
+    )
+    plan("502", command)
+    configure("502", "2d", "tiny_2d", "plan.patch_size=32,32", "plan.features_per_stage=4,8,8", *SCHEDULE)
+    return SimpleNamespace(id="502", results=environment.results / "Dataset502_Regions")
+
+
+@pytest.fixture
+def edited_dataset(spine):
+    """``edited_dataset(change)`` lets `change` alter the preprocessed dataset.json; restored after the test."""
+    path = spine.preprocessed / "dataset.json"
+    kept = path.read_bytes()
+
+    def edit(change):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    yield edit
+    path.write_bytes(kept)
+
+
+@pytest.fixture
+def fresh_results(spine):
+    """No trained model at the start of the test, none left at its end."""
+    shutil.rmtree(spine.results, ignore_errors=True)
+    yield spine.results
+    shutil.rmtree(spine.results, ignore_errors=True)

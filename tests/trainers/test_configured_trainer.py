@@ -1,0 +1,208 @@
+"""What all trainers share: settings, seeds, labelled cases, checkpoints; and that the baseline is nnU-Net's own."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args
+
+from nnunet_da.errors import UserError
+from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.configurations import all_settings
+
+CPU = torch.device("cpu")
+UNET, INTENSITY = "nnUNetTrainerUNet", "nnUNetTrainerIntensityDA"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(fresh_results):
+    """Each test starts without models."""
+
+
+def new(spine, trainer=UNET, configuration="tiny_2d", fold=0, **keywords):
+    return get_trainer_from_args(spine.id, configuration, fold, trainer, device=CPU, **keywords)
+
+
+def seed(value):
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002
+    torch.manual_seed(value)
+
+
+def state(trainer):
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def steps(trainer, n=2):
+    """The weights after `n` steps that start from equal weights and draw equal batches."""
+    seed(5)
+    trainer.initialize()
+    trainer.on_train_start()
+    seed(6)
+    trainer.on_train_epoch_start()
+    for _ in range(n):
+        trainer.train_step(next(trainer.dataloader_train))
+    return state(trainer)
+
+
+def test_the_baseline_steps_as_nnunets_own_trainer(spine):
+    assert_equal(steps(new(spine, UNET)), steps(new(spine, "nnUNetTrainer")))
+
+
+def test_settings_reach_the_trainer(spine):
+    trainer = new(spine, INTENSITY)
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.save_every) == (2, 2, 1)
+    assert trainer.settings.seed == 3
+    assert trainer.settings.pretext.batch_size == 4
+
+
+def test_two_runs_with_a_seed_are_equal_and_another_seed_differs(spine, edited_plans):
+    results = []
+    for value in (3, 3, 4):
+        edited_plans(lambda plans, value=value: plans["configurations"]["tiny_2d"]["nnunet_da"].update(seed=value))
+        trainer = new(spine, INTENSITY)
+        trainer.run_training()
+        results.append(state(trainer))
+    assert_equal(results[0], results[1])
+    assert not all(torch.equal(results[0][name], results[2][name]) for name in results[0])
+
+
+@pytest.fixture
+def edited_plans(spine):
+    path = spine.preprocessed / "nnUNetPlans.json"
+    kept = path.read_bytes()
+
+    def edit(change):
+        content = json.loads(kept)
+        change(content)
+        path.write_text(json.dumps(content))
+
+    yield edit
+    path.write_bytes(kept)
+
+
+def test_only_labelled_cases_are_trained_and_validated_on(spine):
+    labelled = {f"philips_3t_{index:03d}" for index in range(1, 5)}
+    train, val = new(spine).do_split()
+    assert set(train) | set(val) == labelled
+    assert not set(train) & set(val)
+    train, val = new(spine, fold="all").do_split()
+    assert set(train) == set(val) == labelled
+
+
+def test_a_fold_beyond_the_splits_is_refused(spine):
+    with pytest.raises(UserError, match=r"splits_final.json: fold 4 is not one of its 4 folds \(0 to 3\)"):
+        new(spine, fold=4).do_split()
+
+
+def test_a_split_with_an_unlabelled_case_is_refused(spine):
+    path = spine.preprocessed / "splits_final.json"
+    kept = path.read_bytes()
+    splits = json.loads(kept)
+    splits[0]["train"].append("ge_t1_001")
+    try:
+        path.write_text(json.dumps(splits))
+        with pytest.raises(UserError, match="holds the unlabelled case ge_t1_001"):
+            new(spine).do_split()
+        path.unlink()
+        with pytest.raises(UserError, match=r"splits_final.json: no such file"):
+            new(spine).do_split()
+    finally:
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"num_epoch": 5}, "num_epoch: unknown; did you mean 'num_epochs'"),
+        ({"pretext": {"updates": "joint"}}, r"pretext.updates: unknown; did you mean 'update'"),
+        ({"pretext": {"domains": ["philips_3"]}}, "no domain 'philips_3'; did you mean 'philips_3t'"),
+        ({"intensity": {"noise_sigma": [0.4, 0.1]}}, "intensity.noise_sigma: must be two values"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(spine, edited_plans, block, message):
+    edited_plans(lambda plans: plans["configurations"]["tiny_2d"].update(nnunet_da=block))
+    with pytest.raises(UserError, match=message):
+        new(spine, INTENSITY)
+    assert not spine.results.exists()
+
+
+def test_a_configuration_may_hold_settings_of_other_trainers(spine, edited_plans):
+    edited_plans(lambda plans: plans["configurations"]["tiny_2d"].update(nnunet_da={"pretext": {"weight": 2.0}}))
+    assert new(spine, UNET).num_epochs == 1000
+    assert new(spine, INTENSITY).settings.pretext.weight == 2.0
+    assert all_settings()().num_epochs == 1000
+
+
+def test_a_dataset_without_domains(spine, edited_dataset):
+    edited_dataset(lambda dataset: [dataset.pop("domains"), dataset.pop("subjects", None)])
+    assert new(spine, UNET).domains is None
+    with pytest.raises(UserError, match=r"has no domains; add the unlabelled scans with `nnunet-da add-domain`"):
+        new(spine, INTENSITY)
+
+
+def test_the_second_stage_of_a_cascade_is_refused(spine, edited_plans):
+    cascade = {"inherits_from": "tiny_2d", "previous_stage": "3d_lowres"}
+    edited_plans(lambda plans: plans["configurations"].update(cascade=cascade))
+    with pytest.raises(UserError, match=r"the second stage of a cascade is not supported"):
+        new(spine, INTENSITY, "cascade")
+
+
+def test_a_case_that_was_never_preprocessed_is_named(spine, edited_dataset):
+    edited_dataset(lambda dataset: dataset["domains"]["ge_t1"]["unlabelled"].append("ge_t1_009"))
+    trainer = new(spine, INTENSITY)
+    with pytest.raises(UserError, match=r"case ge_t1_009 .* is not preprocessed; run nnUNetv2_plan_and_preprocess"):
+        trainer.on_train_start()
+
+
+def test_a_checkpoint_of_other_domains_is_refused(spine, edited_dataset):
+    trainer = new(spine, INTENSITY)
+    trainer.run_training()
+    edited_dataset(lambda dataset: dataset.update(domains=dict(reversed(dataset["domains"].items()))))
+    with pytest.raises(UserError, match=r"trained on the domains philips_3t, siemens_1p5t, ge_t1, but"):
+        new(spine, INTENSITY).load_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")
+
+
+def test_the_order_of_the_domains_is_kept_with_the_model(spine):
+    trainer = new(spine, INTENSITY)
+    trainer.run_training()
+    plans = json.loads((spine.results / f"{INTENSITY}__nnUNetPlans__tiny_2d" / "plans.json").read_text())
+    block = plans["configurations"]["tiny_2d"]["nnunet_da"]
+    assert list(block["trained_domains"]) == ["philips_3t", "siemens_1p5t", "ge_t1"]
+    stored = read_checkpoint(f"{trainer.output_folder}/checkpoint_final.pth")["init_args"]["plans"]
+    assert stored["configurations"]["tiny_2d"]["nnunet_da"] == block
+
+
+def test_a_failed_save_keeps_the_old_checkpoint(spine, monkeypatch):
+    trainer = new(spine)
+    trainer.initialize()
+    path = f"{trainer.output_folder}/checkpoint_latest.pth"
+    trainer.save_checkpoint(path)
+    with open(path, "rb") as stream:
+        before = stream.read()
+
+    def disk_full(content, filename):
+        with open(filename, "wb") as stream:
+            stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save_checkpoint(path)
+    with open(path, "rb") as stream:
+        assert stream.read() == before
+
+
+def test_settings_stand_in_the_log(spine):
+    trainer = new(spine, INTENSITY)
+    trainer.initialize()
+    with open(trainer.log_file) as stream:
+        assert re.search(r"Settings: \{.*'seed': 3.*'update': 'alternating'", stream.read())
