@@ -5,7 +5,8 @@
     FOLDER/cases.csv                              case,domain,subject,image_0000[,…],label; paths relative to FOLDER
     FOLDER/<scanner>/images/<case>_0000.nii.gz    int16, one file per channel
     FOLDER/<scanner>/labels/<case>.nii.gz         uint8, 1 = intervertebral disc; labelled scanners only
-    FOLDER/test/<scanner>/images|labels/…         held-out subjects, named likewise, all labelled, not in cases.csv
+    FOLDER/test/images|labels/…                   held-out subjects of all scanners, named likewise, all labelled
+    FOLDER/test/cases.csv                         case,domain of those, as `nnunet-da evaluate --cases` reads it
 """
 
 import csv
@@ -43,19 +44,22 @@ def write_study(
     _check(folder, scanners, labelled, counts, size)
     plan = [(scanner, False, index) for scanner in scanners for index in range(counts[scanner.name])]
     plan += [(scanner, True, index) for scanner in scanners for index in range(n_test)]
-    rows = []
+    rows, test_rows = [], []
     with atomic_folder(folder) as temporary:
         for scanner, test, index in tqdm(plan, desc="Simulating scans", unit="scan", disable=not progress):
             scan = simulate_case(scanner, seed, index, test=test, size=size)
             case = f"{scanner.name}_{'test_' if test else ''}{index + 1:03d}"
-            place = temporary / "test" / scanner.name if test else temporary / scanner.name
+            place = temporary / ("test" if test else scanner.name)
             images, label = write_scan(scan, place, case, label=test or scanner.name in labelled, numbered=numbered)
-            if not test:
+            if test:
+                test_rows.append([case, scanner.name])
+            else:
                 paths = [path.relative_to(temporary).as_posix() if path else "" for path in (*images, label)]
                 rows.append([case, scanner.name, f"subject_{case}", *paths])
         columns = [f"image_{channel:04d}" for channel in range(len(scanners[0].channels))]
-        with open(temporary / "cases.csv", "w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows([["case", "domain", "subject", *columns, "label"], *rows])
+        _write_csv([["case", "domain", "subject", *columns, "label"], *rows], temporary / "cases.csv")
+        if test_rows:
+            _write_csv([["case", "domain"], *test_rows], temporary / "test" / "cases.csv")
     return folder / "cases.csv"
 
 
@@ -75,6 +79,11 @@ def write_scan(scan, folder, case, *, label, numbered=False):
     path = folder / "labels" / f"{case}.nii.gz"
     _write(scan.anatomy.discs if numbered else scan.anatomy.disc_mask, scan.affine, path)
     return images, path
+
+
+def _write_csv(rows, path):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
 def _write(array, affine, path):

@@ -39,15 +39,18 @@ def test_manifest_names_every_training_file(study):
 
 
 def test_test_cases_are_named_for_nnunet_and_all_labelled(study):
-    for scanner in ("philips_3t", "ge_t1"):
-        assert set(files(study / "test" / scanner)) == {
-            f"images/{scanner}_test_001_0000.nii.gz",
-            f"labels/{scanner}_test_001.nii.gz",
-        }
+    expected = {
+        name
+        for scanner in ("philips_3t", "ge_t1")
+        for name in (f"images/{scanner}_test_001_0000.nii.gz", f"labels/{scanner}_test_001.nii.gz")
+    }
+    assert set(files(study / "test")) == expected
+    rows = read_manifest(study / "test" / "cases.csv")
+    assert rows == [{"case": f"{scanner}_test_001", "domain": scanner} for scanner in ("philips_3t", "ge_t1")]
 
 
 def test_images_and_labels_share_grid_and_type(study):
-    for place, case in [("philips_3t", "philips_3t_001"), ("test/ge_t1", "ge_t1_test_001")]:
+    for place, scanner, case in [("philips_3t", "philips_3t", "philips_3t_001"), ("test", "ge_t1", "ge_t1_test_001")]:
         image = nibabel.load(study / place / "images" / f"{case}_0000.nii.gz")
         label = nibabel.load(study / place / "labels" / f"{case}.nii.gz")
         assert image.shape == label.shape
@@ -55,7 +58,7 @@ def test_images_and_labels_share_grid_and_type(study):
         assert image.get_data_dtype() == np.int16
         assert label.get_data_dtype() == np.uint8
         assert np.unique(label.dataobj).tolist() == [0, 1]
-        assert "".join(nibabel.aff2axcodes(image.affine)) == SCANNERS[place.removeprefix("test/")].axcodes
+        assert "".join(nibabel.aff2axcodes(image.affine)) == SCANNERS[scanner].axcodes
 
 
 def test_a_case_depends_on_seed_scanner_and_number_alone(study, tmp_path):

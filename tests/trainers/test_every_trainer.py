@@ -66,17 +66,17 @@ def test_trains_resumes_predicts_and_exports(trainer, spine, fresh_results, tmp_
     train(spine.id, trainer, continue_training=True)
     assert_equal_weights(weights(fold), uninterrupted)
 
-    predicted = predict(model_folder, spine.test / "philips_3t" / "images", tmp_path / "ours")
-    assert len(predicted) == 2
+    predicted = predict(model_folder, spine.test / "images", tmp_path / "ours")
+    assert len(predicted) == 6
     for name, prediction in predicted.items():
-        scan = nibabel.load(spine.test / "philips_3t" / "images" / name.replace(".nii.gz", "_0000.nii.gz"))
+        scan = nibabel.load(spine.test / "images" / name.replace(".nii.gz", "_0000.nii.gz"))
         assert prediction.shape == scan.shape
         assert np.allclose(prediction.affine, scan.affine, atol=1e-4)
         assert set(np.unique(prediction.dataobj)) <= {0, 1}
 
     exported = export(model_folder, tmp_path / "export")
     assert exported.name == "nnUNetTrainer__nnUNetPlans__tiny_2d"
-    for name, prediction in predict(exported, spine.test / "philips_3t" / "images", tmp_path / "stock").items():
+    for name, prediction in predict(exported, spine.test / "images", tmp_path / "stock").items():
         assert np.array_equal(prediction.dataobj, predicted[name].dataobj)
 
 

@@ -1,0 +1,49 @@
+"""Writes the manifest and the test folder of the spine experiment: source vb2, targets vb1 and vb3.
+
+    python benchmarks/spine_vb.py ../shared/data WORK
+
+WORK/cases.csv is what `nnunet-da convert manifest` reads: the training cases of splits.json, those of vb2 with labels.
+WORK/test/images and WORK/test/labels hold the test cases of all three domains, WORK/test/cases.csv their domains.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+from pathlib import Path
+
+SOURCE, TARGETS = "vb2", ("vb1", "vb3")
+
+
+def write_experiment(data, work):
+    spine = data / "spine_vb"
+    splits = json.loads((data / "splits.json").read_text())["spine_vb"]
+    with open(spine / "cases.csv", newline="") as stream:
+        subjects = {row["case"]: row["subject"] for row in csv.DictReader(stream)}
+    test = work / "test"
+    for kind in ("images", "labels"):
+        (test / kind).mkdir(parents=True, exist_ok=True)
+    training, held_out = [], []
+    for domain in (SOURCE, *TARGETS):
+        for case in splits[domain]["train"]:
+            label = (spine / "labels" / f"{case}.nii.gz").resolve() if domain == SOURCE else ""
+            training.append([case, domain, subjects[case], (spine / "images" / f"{case}.nii.gz").resolve(), label])
+        for case in splits[domain]["test"]:
+            shutil.copyfile(spine / "images" / f"{case}.nii.gz", test / "images" / f"{case}_0000.nii.gz")
+            shutil.copyfile(spine / "labels" / f"{case}.nii.gz", test / "labels" / f"{case}.nii.gz")
+            held_out.append([case, domain])
+    _write_csv(work / "cases.csv", ["case", "domain", "subject", "image_0000", "label"], training)
+    _write_csv(test / "cases.csv", ["case", "domain"], held_out)
+
+
+def _write_csv(path, header, rows):
+    with open(path, "w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    arguments = parser.parse_args()
+    write_experiment(arguments.data, arguments.work)

@@ -1,0 +1,120 @@
+"""Commands run as a user would type them, with a progress bar and a log; an interrupted one can be run again."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunet_da.errors import UserError
+from nnunet_da.files import write_json
+
+
+class Workplace:
+    """A folder with nnU-Net's three folders, the log of each step, and a mark for each step that is done.
+
+    Parameters
+    ----------
+    folder : Path
+    device : str
+        'cpu', 'cuda' or 'mps'; for the commands that take ``-device``.
+    """
+
+    def __init__(self, folder, device):
+        self.folder = Path(folder)
+        self.device = device
+        self.environment = {
+            **os.environ,
+            # The demo's folders, and few processes: its scans are small, starting a process costs more than the work.
+            **{name: str(self.folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
+            "nnUNet_def_n_proc": "1",
+            "nnUNet_n_proc_DA": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "done"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def step(self, name, title, work):
+        """Calls `work` unless it was done before; `title` is shown in any case."""
+        mark = self.folder / "done" / f"{name}.json"
+        print(f"• {title}" + (" (done before)" if mark.exists() else ""), flush=True)
+        if not mark.exists():
+            work()
+            write_json({"step": name}, mark)
+
+    def run(self, *command, count=None, total=None, **environment):
+        """Runs a command installed with this package's environment; its output goes to a log.
+
+        `count`: regular expression whose matching lines move a progress bar of `total`. Further keywords are
+        environment variables. Raises UserError, naming the log, where the command fails.
+        """
+        command = [str(part) for part in command]
+        print(f"    {shlex.join(command)}", flush=True)
+        log = self.folder / "logs" / f"{len(list((self.folder / 'logs').iterdir())):02d}_{command[0]}.log"
+        with open(log, "w") as stream, tqdm(total=total, leave=False, bar_format=_bar(total)) as bar:
+            process = subprocess.Popen(
+                [_script(command[0]), *command[1:]],
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # A group of its own, so that an interrupt ends its worker processes with it.
+                start_new_session=True,
+            )
+            ended = threading.Event()
+            ticker = threading.Thread(target=_tick, args=(bar, ended), daemon=True)
+            ticker.start()
+            try:
+                for line in process.stdout:
+                    stream.write(line)
+                    stream.flush()
+                    if count and re.search(count, line):
+                        bar.update()
+                code = process.wait()
+            finally:
+                ended.set()
+                ticker.join()
+                _end(process)
+        if code != 0:
+            last = next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
+            raise UserError(f"{command[0]} failed with exit code {code} (log: {log}): {last.strip()}")
+
+
+def _end(process):
+    """Ends a process that still runs, and those that it started."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+        process.wait()
+
+
+def _bar(total):
+    return "    {elapsed}" if total is None else "    {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} {elapsed}"
+
+
+def _tick(bar, ended):
+    """Keeps the elapsed time moving until `ended` is set."""
+    while not ended.wait(1):
+        bar.refresh()
+
+
+def _script(name):
+    """The command `name` of the environment that runs us, whether or not it is on the path."""
+    folder = sysconfig.get_path("scripts")
+    path = shutil.which(
+        name, path=os.pathsep.join([folder, str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
+    if path is None:
+        raise UserError(f"{name}: not installed beside {sys.executable}")
+    return path

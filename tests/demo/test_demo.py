@@ -1,0 +1,62 @@
+"""The demo through its real commands, as small as it can be: interrupted, resumed, cleaned up."""
+
+import pytest
+
+from nnunet_da.demo.commands import Workplace
+from nnunet_da.demo.pipeline import run_demo
+from nnunet_da.errors import UserError
+
+SMALL = {"n_cases": 4, "n_test": 2, "epochs": 1, "iterations": 2, "size": (8, 64, 64)}
+
+
+def test_demo_is_interrupted_resumed_and_cleans_up(tmp_path, monkeypatch, capfd):
+    output = tmp_path / "demo"
+    original = Workplace.run
+
+    def interrupted(self, *command, **keywords):
+        if command[0] == "nnUNetv2_train":
+            raise KeyboardInterrupt
+        return original(self, *command, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workplace, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(output, **SMALL)
+    assert (output / "work" / "done" / "plan.json").is_file()
+
+    run_demo(output, **SMALL)
+    printed = capfd.readouterr().out
+    assert "Planning and preprocessing (done before)" in printed
+    assert "| philips_3t | U-Net | 2 |" in printed
+    assert {path.name for path in output.iterdir()} == {"overview.html", "table.md", "table.csv", "cases.csv"}
+    page = (output / "overview.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<td>t1t2s-int</td>") == 3
+    assert "http" not in page.replace("http-equiv", "")
+
+    with pytest.raises(UserError, match="exists already; choose another folder"):
+        run_demo(output, **SMALL)
+
+
+def test_a_failing_command_names_its_log(tmp_path):
+    place = Workplace(tmp_path, "cpu")
+    with pytest.raises(
+        UserError, match=r"nnunet-da failed with exit code 1 \(log: .*00_nnunet-da.log\): .*no such dataset"
+    ):
+        place.run("nnunet-da", "configure", "-d", "77", "-c", "2d", "--as", "mine")
+
+
+def test_a_step_is_done_once_and_only_marked_when_it_ended(tmp_path):
+    place = Workplace(tmp_path, "cpu")
+    calls = []
+
+    def work():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        place.step("one", "One", work)
+    place.step("one", "One", work)
+    place.step("one", "One", work)
+    assert len(calls) == 2
