@@ -13,7 +13,8 @@ class nnUNetTrainerIntensityDA(PretextTrainer):
     """Segmentation, and classification of {none, noise, blur, contrast} on the cases of every domain.
 
     The t1t2s-int of Fiorentino et al., "An intensity-based self-supervised domain adaptation method for intervertebral
-    disc segmentation in magnetic resonance imaging", Int. J. CARS 19, 1753-1761 (2024). With ``pretext.domains=t1`` it is t1-int, and so on.
+    disc segmentation in magnetic resonance imaging", Int. J. CARS 19, 1753-1761 (2024). With ``pretext.domains=t1`` it
+    is t1-int, and so on.
     """
 
     settings_class = IntensityDASettings
