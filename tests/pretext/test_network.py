@@ -1,6 +1,6 @@
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
 from nnunet_da.pretext.head import PretextHead
@@ -66,3 +66,30 @@ def test_weights_without_heads_are_the_unets():
     assert set(weights) == set(network.state_dict())
     assert set(both.state_dict()) - set(weights) == {f"pretext_heads.{k}" for k in both.pretext_heads.state_dict()}
     unet().load_state_dict(weights, strict=True)
+
+
+def test_residual_encoders_are_shared_alike():
+    network = ResidualEncoderUNet(
+        1, 3, [4, 8, 16], nn.Conv2d, 3, [1, 2, 2], 1, 2, 1, True, nn.InstanceNorm2d, {"affine": True}, nonlin=nn.ReLU
+    )
+    assert network.encoder.output_channels[-1] == 16
+    both = DualTaskNetwork(network, {"intensity": PretextHead(16, 4, network.encoder.conv_op)})
+    images = torch.randn(2, 1, 16, 16)
+    segmentation, logits = both(images, {"intensity": images})
+    assert torch.equal(segmentation, network(images))
+    assert logits["intensity"].shape == (2, 4)
+    assert set(without_heads(both.state_dict())) == set(network.state_dict())
+
+
+def test_every_way_through_the_network_is_one_graph_to_the_compiler():
+    _, both = dual()
+    both.eval()
+    compiled = torch.compile(both, backend="eager", fullgraph=True)
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(compiled(images), both(images))
+    assert torch.equal(
+        compiled(None, {"intensity": images})[1]["intensity"], both(None, {"intensity": images})[1]["intensity"]
+    )
+    segmentation, logits = compiled(images, {"intensity": images})
+    assert torch.equal(segmentation, both(images))
+    assert logits["intensity"].shape == (2, 4)
