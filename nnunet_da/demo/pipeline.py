@@ -21,7 +21,9 @@ TRAINERS = {"U-Net": "nnUNetTrainerUNet", "t1t2s-int": "nnUNetTrainerIntensityDA
 N_BYTES = 400e6
 
 
-def run_demo(output, device="cpu", keep=False, *, seed=0, n_cases=10, n_test=3, epochs=8, iterations=30, size=None):
+def run_demo(
+    output, device="cpu", keep=False, *, seed=0, n_cases=10, n_test=3, epochs=10, iterations=100, size=(12, 112, 136)
+):
     """Runs the whole job into the folder `output`; run again after an interruption, it goes on where it stopped.
 
     Leaves overview.html, table.md, table.csv and cases.csv; with `keep`, also ``work`` with data, models and logs.
