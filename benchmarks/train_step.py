@@ -176,6 +176,7 @@ def call(command, *arguments, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        encoding="utf-8",
     )
     if done.returncode != 0:
         lines = done.stdout.strip().splitlines() or ["it printed nothing"]

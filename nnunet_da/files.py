@@ -80,7 +80,7 @@ def read_json(path):
 def write_json(content, path):
     """Writes `content` as JSON, complete or not at all. The order of keys is kept: it is the order of the domains."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n")
+        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 def require_free_space(folder, n_bytes, purpose):

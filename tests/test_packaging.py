@@ -43,6 +43,7 @@ def run(command, **options):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
         **options,
     )

@@ -58,7 +58,7 @@ class Workplace:
         command = [str(part) for part in command]
         print(f"    {shlex.join(command)}", flush=True)
         log = self.folder / "logs" / f"{len(list((self.folder / 'logs').iterdir())):02d}_{command[0]}.log"
-        with open(log, "w") as stream, tqdm(total=total, leave=False, bar_format=_bar(total)) as bar:
+        with open(log, "w", encoding="utf-8") as stream, tqdm(total=total, leave=False, bar_format=_bar(total)) as bar:
             process = subprocess.Popen(
                 [_script(command[0]), *command[1:]],
                 env={**self.environment, **environment},
@@ -66,6 +66,7 @@ class Workplace:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                encoding="utf-8",
                 errors="replace",
                 # A group of its own, so that an interrupt ends its worker processes with it.
                 start_new_session=True,
@@ -85,7 +86,7 @@ class Workplace:
                 ticker.join()
                 _end(process)
         if code != 0:
-            last = next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
+            last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
             raise UserError(f"{command[0]} failed with exit code {code} (log: {log}): {last.strip()}")
 
 

@@ -71,19 +71,19 @@ def write_overview(path, *, scanners, source, test_folder, predictions, report_f
         curves=base64.b64encode(Path(pretext_curves).read_bytes()).decode(),
     )
     with atomic_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _cases_by_domain(path):
     by_domain = {}
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             by_domain.setdefault(row["domain"], []).append(row["case"])
     return by_domain
 
 
 def _table_rows(path):
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             cells = [
                 f"{float(row[f'{key}_mean']):.{decimals}f} ± {float(row[f'{key}_std']):.{decimals}f}"

@@ -104,7 +104,7 @@ def run_demo(
             *(word for model in TRAINERS for word in ("--pred", f"{model}={predictions / model}")),
         ),
     )
-    print((report / "table.md").read_text())
+    print((report / "table.md").read_text(encoding="utf-8"))
     write_overview(
         output / "overview.html",
         scanners=scanners,

@@ -77,6 +77,7 @@ def _entries_of_fresh_interpreter():
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             check=False,
         )
     return child.stdout.strip().split(os.pathsep)

@@ -45,7 +45,9 @@ for verb in sys.argv[1:]:
     loaded[verb] = [name for name in ("torch", "nnunetv2", "pandas", "matplotlib", "scipy") if name in sys.modules]
 print(json.dumps(loaded))
 """
-    child = subprocess.run([sys.executable, "-c", code, *VERBS], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", code, *VERBS], capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert json.loads(child.stdout) == {verb: [] for verb in VERBS}
 
 
@@ -108,7 +110,9 @@ doctor.run = run
 sys.exit(cli.main(["doctor", *sys.argv[1:]]))
 """
     plain, debug = (
-        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True, check=False)
+        subprocess.run(
+            [sys.executable, "-c", code, *more], capture_output=True, text=True, encoding="utf-8", check=False
+        )
         for more in ([], ["--debug"])
     )
     assert plain.returncode == debug.returncode == 1
@@ -138,7 +142,9 @@ from nnunet_da.cli import doctor
 doctor.run = lambda arguments: [print("line " * 20, flush=True) for _ in range(10_000)]
 sys.exit(cli.main(["doctor"]))
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     child.stdout.readline()
     child.stdout.close()
     assert child.stderr.read() == ""
@@ -162,7 +168,9 @@ doctor.run = run
 sys.argv = ["nnunet-da", "doctor"]
 sys.exit(cli.entry())
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     assert child.stdout.readline() == "started\n"
     child.terminate()
     assert child.communicate() == ("cleaned up\n", "nnunet-da doctor: interrupted\n")

@@ -29,7 +29,7 @@ def test_demo_is_interrupted_resumed_and_cleans_up(tmp_path, monkeypatch, capfd)
     assert "Planning and preprocessing (done before)" in printed
     assert "| philips_3t | U-Net | 2 |" in printed
     assert {path.name for path in output.iterdir()} == {"overview.html", "table.md", "table.csv", "cases.csv"}
-    page = (output / "overview.html").read_text()
+    page = (output / "overview.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
     assert page.count("<td>t1t2s-int</td>") == 3
     assert "http" not in page.replace("http-equiv", "")

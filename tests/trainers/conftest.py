@@ -32,6 +32,7 @@ def command():
             check=check,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             stdin=subprocess.DEVNULL,
         )
 

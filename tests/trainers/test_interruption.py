@@ -82,6 +82,7 @@ def run_script(script, *arguments, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         stdin=subprocess.DEVNULL,
     )
 
