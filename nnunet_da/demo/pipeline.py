@@ -4,12 +4,12 @@ import shutil
 import time
 from pathlib import Path
 
-from nnunet_da.demo.commands import Workplace
 from nnunet_da.demo.overview import write_overview
 from nnunet_da.discovery import activate
 from nnunet_da.errors import UserError
 from nnunet_da.files import require_free_space
 from nnunet_da.phantom.study import write_study
+from nnunet_da.workplace import Workplace
 
 DATASET_ID = 999
 DATASET = f"Dataset{DATASET_ID}_Demo"

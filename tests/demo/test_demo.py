@@ -2,9 +2,9 @@
 
 import pytest
 
-from nnunet_da.demo.commands import Workplace
 from nnunet_da.demo.pipeline import run_demo
 from nnunet_da.errors import UserError
+from nnunet_da.workplace import Workplace
 
 SMALL = {"n_cases": 4, "n_test": 2, "epochs": 1, "iterations": 2, "size": (8, 64, 64)}
 
@@ -36,27 +36,3 @@ def test_demo_is_interrupted_resumed_and_cleans_up(tmp_path, monkeypatch, capfd)
 
     with pytest.raises(UserError, match="exists already; choose another folder"):
         run_demo(output, **SMALL)
-
-
-def test_a_failing_command_names_its_log(tmp_path):
-    place = Workplace(tmp_path, "cpu")
-    with pytest.raises(
-        UserError, match=r"nnunet-da failed with exit code 1 \(log: .*00_nnunet-da.log\): .*no such dataset"
-    ):
-        place.run("nnunet-da", "configure", "-d", "77", "-c", "2d", "--as", "mine")
-
-
-def test_a_step_is_done_once_and_only_marked_when_it_ended(tmp_path):
-    place = Workplace(tmp_path, "cpu")
-    calls = []
-
-    def work():
-        calls.append(1)
-        if len(calls) == 1:
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        place.step("one", "One", work)
-    place.step("one", "One", work)
-    place.step("one", "One", work)
-    assert len(calls) == 2

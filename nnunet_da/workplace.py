@@ -18,33 +18,44 @@ from nnunet_da.files import write_json
 
 
 class Workplace:
-    """A folder with nnU-Net's three folders, the log of each step, and a mark for each step that is done.
+    """A folder with the log of each command and a mark for each step that is done, and nnU-Net's three folders.
 
     Parameters
     ----------
     folder : Path
     device : str
         'cpu', 'cuda' or 'mps'; for the commands that take ``-device``.
+    nnunet_folder : Path, optional
+        Where nnUNet_raw, nnUNet_preprocessed and nnUNet_results are; default: `folder`.
+    show : bool
+        Whether commands are printed and show a progress bar.
+    environment : str
+        Further variables of the commands.
     """
 
-    def __init__(self, folder, device):
+    def __init__(self, folder, device, *, nnunet_folder=None, show=True, **environment):
         self.folder = Path(folder)
         self.device = device
+        self.show = show
+        self.nnunet_folder = Path(nnunet_folder or folder)
+        paths = {name: self.nnunet_folder / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         self.environment = {
             **os.environ,
-            # The demo's folders, and few processes: its scans are small, starting a process costs more than the work.
-            **{name: str(self.folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
+            **{name: str(path) for name, path in paths.items()},
+            # Few processes: for scans this small, starting one costs more than the work.
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "1",
             "PYTHONWARNINGS": "ignore",
+            **environment,
         }
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "done"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for path in (*paths.values(), self.folder / "logs", self.folder / "done"):
+            path.mkdir(parents=True, exist_ok=True)
 
     def step(self, name, title, work):
         """Calls `work` unless it was done before; `title` is shown in any case."""
         mark = self.folder / "done" / f"{name}.json"
-        print(f"• {title}" + (" (done before)" if mark.exists() else ""), flush=True)
+        tqdm.write(f"• {title}" + (" (done before)" if mark.exists() else ""))
+        sys.stdout.flush()
         if not mark.exists():
             work()
             write_json({"step": name}, mark)
@@ -56,9 +67,13 @@ class Workplace:
         environment variables. Raises UserError, naming the log, where the command fails.
         """
         command = [str(part) for part in command]
-        print(f"    {shlex.join(command)}", flush=True)
+        if self.show:
+            print(f"    {shlex.join(command)}", flush=True)
         log = self.folder / "logs" / f"{len(list((self.folder / 'logs').iterdir())):02d}_{command[0]}.log"
-        with open(log, "w", encoding="utf-8") as stream, tqdm(total=total, leave=False, bar_format=_bar(total)) as bar:
+        with (
+            open(log, "w", encoding="utf-8") as stream,
+            tqdm(total=total, leave=False, bar_format=_bar(total), disable=not self.show) as bar,
+        ):
             process = subprocess.Popen(
                 [_script(command[0]), *command[1:]],
                 env={**self.environment, **environment},

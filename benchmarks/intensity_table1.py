@@ -1,0 +1,32 @@
+"""Table 1 of the intensity pretext paper on real spines: U-Net and the pretext tasks × S (vb2), T1 (vb1), T2 (vb3).
+
+    python benchmarks/intensity_table1.py ../shared/data WORK
+
+`study.py` says what it does.
+"""
+
+from spine_vb import write_experiment
+from study import Model, Task, main
+
+TASK = Task(
+    name="SpineVB",
+    write=write_experiment,
+    dataset_id=101,
+    labels=("vertebra=1",),
+    channels=("MR",),
+    settings={"num_epochs": 10, "num_iterations_per_epoch": 100, "num_val_iterations_per_epoch": 20, "save_every": 1},
+)
+INTENSITY = "nnUNetTrainerIntensityDA"
+SEEDS = (1, 2, 3)
+MODELS = (
+    Model("U-Net", "nnUNetTrainerUNet", seeds=SEEDS),
+    Model("t1-int", INTENSITY, {"pretext.domains": "vb1"}),
+    Model("t2-int", INTENSITY, {"pretext.domains": "vb3"}),
+    Model("t1t2-int", INTENSITY, {"pretext.domains": "vb1,vb3"}),
+    Model("t1t2s-int", INTENSITY, seeds=SEEDS),
+    Model("t1t2s-rot", "nnUNetTrainerRotationDA"),
+    Model("t1t2s-rot-int", "nnUNetTrainerIntensityRotationDA"),
+)
+
+if __name__ == "__main__":
+    main([TASK], MODELS, description=__doc__)

@@ -1,0 +1,292 @@
+"""Runs a study: tasks × models × seeds, each an ordinary nnU-Net run, and collects what came out into one table.
+
+A study is a file that names its tasks and models and calls `main`; see intensity_table1.py. Its command
+
+    python benchmarks/STUDY.py DATA WORK [--jobs N] [--models …] [--sets …] [--collect]
+
+prepares each task once (data, conversion, planning), then configures, trains, predicts and evaluates run after run. A
+run that was interrupted goes on at its last checkpoint; one that is done is not done again; a model that is added later
+is trained then. WORK/results.csv holds every metric of every case; table.md and differences.md are made of it.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunet_da.errors import UserError
+from nnunet_da.files import atomic_file
+from nnunet_da.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset with domains, its plan, and sets of scans with labels to evaluate on.
+
+    Attributes
+    ----------
+    name : str
+    write : callable (data, folder)
+        Writes ``cases.csv``, which `nnunet-da convert manifest` reads, and per set ``SET/images``, ``SET/labels`` and
+        ``SET/cases.csv`` into `folder`.
+    dataset_id : int
+    labels, channels : tuple of str
+        As ``--labels`` and ``--channels`` of `nnunet-da convert manifest`.
+    sets : tuple of str
+    configuration, preset : str
+        What the configurations of the models inherit from, and the preset of `nnunet-da configure`.
+    settings : dict
+        Settings of every model: schedule, plan.
+    fold : int
+    """
+
+    name: str
+    write: Callable
+    dataset_id: int
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    sets: tuple[str, ...] = ("dev", "test")
+    configuration: str = "2d"
+    preset: str = "cpu"
+    settings: dict = field(default_factory=dict)
+    fold: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trainer with settings: a row of the table.
+
+    `seeds`: one run each. `checkpoint`: the file that predicts, as ``-chk`` of nnUNetv2_predict takes it.
+    """
+
+    name: str
+    trainer: str
+    settings: dict = field(default_factory=dict)
+    seeds: tuple[int, ...] = (1,)
+    checkpoint: str = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class Run:
+    task: Task
+    model: Model
+    seed: int
+
+    @property
+    def configuration(self):
+        return f"{self.task.configuration}_{self.model.name}_s{self.seed}"
+
+    def __str__(self):
+        return f"{self.task.name}, {self.model.name}, seed {self.seed}"
+
+
+def main(tasks, models, *, description):
+    """The command line of a study. Exit code 1 with one line where something is wrong."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the scans")
+    parser.add_argument("work", type=Path, help="folder of the study; run again, it goes on")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once; they share the cores (1)")
+    parser.add_argument("--models", nargs="+", metavar="NAME", choices=[m.name for m in models], help="only these")
+    parser.add_argument("--sets", nargs="+", metavar="SET", help="predict only these sets of scans")
+    parser.add_argument("--collect", action="store_true", help="run nothing; write the tables of what is done")
+    parser.add_argument("-device", choices=["cpu", "cuda", "mps"], default="cpu")
+    arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error("--jobs: must be at least 1")
+    chosen = [model for model in models if arguments.models is None or model.name in arguments.models]
+    try:
+        work = arguments.work.absolute()
+        if not arguments.collect:
+            run_study(tasks, chosen, arguments.data.absolute(), work, arguments)
+        collect(tasks, models, work)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def run_study(tasks, models, data, work, arguments):
+    for task in tasks:
+        prepare(task, data, work / task.name, arguments.device)
+    runs = [Run(task, model, seed) for task in tasks for model in models for seed in model.seeds]
+    for run in runs:
+        configure(run, work / run.task.name)
+    environment = {"nnUNet_n_proc_DA": "0"} if arguments.device == "cpu" else {}
+    if arguments.jobs > 1:
+        # nnU-Net takes all cores for itself; two runs that do would wait for one another in every layer.
+        environment["OMP_THREAD_LIMIT"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
+    with ThreadPoolExecutor(arguments.jobs) as pool, tqdm(total=len(runs), desc="runs", unit="run") as bar:
+        futures = [pool.submit(execute, run, work / run.task.name, arguments, environment) for run in runs]
+        try:
+            for future in futures:
+                future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def prepare(task, data, folder, device):
+    """Data, conversion and planning of a task, once."""
+    place = Workplace(folder, device)
+    written = folder / "data"
+    place.step("data", f"{task.name}: writing the scans", lambda: task.write(data, written))
+    place.step(
+        "convert",
+        f"{task.name}: converting",
+        lambda: place.run(
+            *("nnunet-da", "convert", "manifest", written / "cases.csv", "-d", task.dataset_id, "--name", task.name),
+            *("--labels", *task.labels, "--channels", *task.channels, "--overwrite"),
+        ),
+    )
+    place.step(
+        "plan",
+        f"{task.name}: planning and preprocessing",
+        lambda: place.run(
+            *("nnUNetv2_plan_and_preprocess", "-d", task.dataset_id, "-c", task.configuration, "-npfp", 2, "-np", 2)
+        ),
+    )
+
+
+def configure(run, folder):
+    """The run's custom configuration, as `nnunet-da configure` writes it."""
+    from nnunet_da.training.configurations import configure
+
+    settings = {**run.task.settings, **run.model.settings, "seed": run.seed}
+    dataset = f"Dataset{run.task.dataset_id:03d}_{run.task.name}"
+    configure(
+        folder / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json",
+        folder / "nnUNet_results" / dataset,
+        run.task.configuration,
+        run.configuration,
+        [f"{key}={value}" for key, value in settings.items()],
+        preset=run.task.preset,
+    )
+
+
+def execute(run, folder, arguments, environment):
+    """Trains, predicts and evaluates a run."""
+    task, model = run.task, run.model
+    place = Workplace(
+        run_folder(run, folder), arguments.device, nnunet_folder=folder, show=arguments.jobs == 1, **environment
+    )
+    name = ("-d", task.dataset_id, "-c", run.configuration, "-f", task.fold, "-tr", model.trainer)
+    results = folder / "nnUNet_results" / f"Dataset{task.dataset_id:03d}_{task.name}"
+    fold = results / f"{model.trainer}__nnUNetPlans__{run.configuration}" / f"fold_{task.fold}"
+
+    def train():
+        resume = ["--c"] if fold.exists() else []
+        command = ("nnUNetv2_train", task.dataset_id, run.configuration, task.fold, "-tr", model.trainer, *resume)
+        place.run(*command, "-device", place.device)
+
+    place.step("train", f"{run}: training", train)
+    for name_of_set in task.sets:
+        if arguments.sets is not None and name_of_set not in arguments.sets:
+            continue
+        scans, predictions = folder / "data" / name_of_set, place.folder / name_of_set
+        report = report_of(run, folder, name_of_set)
+        # Mirrored predictions would cost as much again per axis, for every model alike.
+        predict = ("nnUNetv2_predict", *name, "-i", scans / "images", "-o", predictions, "-chk", model.checkpoint)
+        place.step(
+            f"predict_{name_of_set}",
+            f"{run}: predicting {name_of_set}",
+            lambda predict=predict: place.run(
+                *predict, "--disable_tta", "-npp", 1, "-nps", 1, "-device", place.device, nnUNet_n_proc_DA="1"
+            ),
+        )
+        place.step(
+            f"evaluate_{name_of_set}",
+            f"{run}: evaluating {name_of_set}",
+            lambda scans=scans, predictions=predictions, report=report: place.run(
+                *("nnunet-da", "evaluate", "-g", scans / "labels", "--pred", f"{model.name}={predictions}"),
+                *("-d", task.dataset_id, "--cases", scans / "cases.csv", "-o", report, "-np", 1, "--overwrite"),
+            ),
+        )
+
+
+def run_folder(run, folder):
+    return folder / "runs" / f"{run.model.name}_s{run.seed}"
+
+
+def report_of(run, folder, name_of_set):
+    return run_folder(run, folder) / f"{name_of_set}_report"
+
+
+def collect(tasks, models, work):
+    """Writes results.csv, table.md and differences.md of what is evaluated; the first model is the reference."""
+    import pandas
+
+    frames = []
+    for task in tasks:
+        for model in models:
+            for seed in model.seeds:
+                run = Run(task, model, seed)
+                for name_of_set in task.sets:
+                    cases = report_of(run, work / task.name, name_of_set) / "cases.csv"
+                    if cases.exists():
+                        frame = pandas.read_csv(cases)
+                        frames.append(frame.assign(task=task.name, set=name_of_set, seed=seed))
+    if not frames:
+        raise UserError(f"{work}: nothing is evaluated yet")
+    results = pandas.concat(frames, ignore_index=True)
+    with atomic_file(work / "results.csv") as temporary:
+        results.to_csv(temporary, index=False)
+    for name, text in (("table.md", tables(results)), ("differences.md", differences(results, models[0].name))):
+        with atomic_file(work / name) as temporary:
+            Path(temporary).write_text(text, encoding="utf-8")
+        print(text)
+
+
+def tables(results):
+    """A table per task and set, in which a case counts once: with the mean over the seeds."""
+    from nnunet_da.evaluation.tables import METRICS, markdown, summarise
+
+    parts = []
+    for (task, name_of_set), rows in results.groupby(["task", "set"], sort=False):
+        keys = ["model", "domain", "case", "structure"]
+        how = dict.fromkeys(METRICS, "mean") | {"missed": "sum", "false": "sum"}
+        means = rows.groupby(keys, sort=False).agg(how).reset_index()
+        seeds = rows.groupby("model", sort=False)["seed"].nunique()
+        note = ", ".join(f"{model} {n}" for model, n in seeds.items())
+        parts.append(f"## {task}, {name_of_set}\n\nSeeds: {note}.\n\n{markdown(summarise(means))}\n")
+    return "\n".join(parts)
+
+
+def differences(results, reference, metric="dsc"):
+    """Per domain, each model's difference from `reference` in the same cases and seeds, with a 95 % interval.
+
+    The difference of a case is the mean over the seeds that both models have; the interval is the percentile bootstrap
+    over cases. With a handful of cases it is an indication, no more.
+    """
+    lines = ["| Task | Set | Domain | Model | Cases | Seeds | Difference | 95 % interval | By seed |"]
+    lines.append("| --- | --- | --- | --- | ---: | ---: | ---: | --- | --- |")
+    for (task, name_of_set, domain), rows in results.groupby(["task", "set", "domain"], sort=False):
+        values = rows.pivot_table(index=["case", "structure"], columns=["model", "seed"], values=metric, sort=False)
+        if reference not in values:
+            continue
+        for model in values.columns.unique("model"):
+            shared = values[model].columns.intersection(values[reference].columns)
+            if model == reference or not len(shared):
+                continue
+            by_seed = (values[model][shared] - values[reference][shared]).dropna()
+            low, high = bootstrap_interval(by_seed.mean(axis=1))
+            per_seed = ", ".join(f"{value:+.3f}" for value in by_seed.mean())
+            lines.append(
+                f"| {task} | {name_of_set} | {domain} | {model} − {reference} | {len(by_seed)} | {len(shared)} "
+                f"| {by_seed.to_numpy().mean():+.3f} | {low:+.3f} to {high:+.3f} | {per_seed} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def bootstrap_interval(values, confidence=0.95):
+    """Percentile bootstrap interval of the mean of `values`, with a fixed seed; NaN for fewer than two values."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if len(values) < 2:
+        return np.nan, np.nan
+    rng = np.random.default_rng(0)
+    result = bootstrap((values,), np.mean, confidence_level=confidence, method="percentile", rng=rng)
+    return result.confidence_interval.low, result.confidence_interval.high
