@@ -3,6 +3,7 @@ from nnunet_da.cli._arguments import add_dataset
 HELP = "write settings, or a preset, as a custom configuration"
 EXAMPLE = """  nnunet-da configure -d 101 -c 3d_fullres --as 3d_fullres_t1int --set pretext.domains=t1 --set seed=1
   nnunet-da configure -d 101 -c 2d --as 2d_small --preset cpu --set num_epochs=20
+  nnunet-da configure -d 101 -c 3d_fullres --as 3d_paper --preset paper -tr nnUNetTrainerIntensityDA
   nnunet-da configure --list"""
 
 
@@ -12,7 +13,8 @@ def add_arguments(parser):
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
     parser.add_argument("--as", dest="name", metavar="NAME", help="name of the custom configuration")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    parser.add_argument("--preset", choices=["cpu"], help="a set of settings to start from")
+    parser.add_argument("--preset", choices=["cpu", "paper"], help="a set of settings to start from")
+    parser.add_argument("-tr", dest="trainer", metavar="TRAINER", help="the trainer whose paper --preset paper follows")
     parser.add_argument(
         "--overwrite", action="store_true", help="change a configuration although it has trained models"
     )
@@ -42,5 +44,6 @@ def run(arguments):
             arguments.assignments,
             arguments.preset,
             arguments.overwrite,
+            arguments.trainer,
         )
     )

@@ -48,21 +48,10 @@ class IntensitySettings:
 
 
 class IntensityTask(ClassificationTask):
-    """Classification of {none, noise, blur, contrast}.
-
-    Parameters
-    ----------
-    settings : IntensitySettings
-    spacing : sequence of float
-        Spacing of the images in mm, one value per spatial axis.
-    """
+    """Classification of {none, noise, blur, contrast}; its settings are IntensitySettings."""
 
     name = "intensity"
     class_names = ("none", "noise", "blur", "contrast")
-
-    def __init__(self, settings, spacing):
-        self.settings = settings
-        self.relative_spacing = [min(spacing) / value for value in spacing]
 
     def transform(self, images, labels):
         transformed = images.clone()

@@ -25,6 +25,8 @@ NORMS = {
     "instance": "torch.nn.modules.instancenorm.InstanceNorm{dim}d",
     "batch": "torch.nn.modules.batchnorm.BatchNorm{dim}d",
 }
+# Networks of this package that stand in plans.json by the name of their class.
+NETWORKS = {"pooling_unet": "nnunet_da.pretext.unet.PoolingUNet"}
 # Entries of the architecture that hold one value per stage of the encoder, or of the decoder, which has one fewer.
 PER_STAGE = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 PER_DECODER_STAGE = ("n_conv_per_stage_decoder",)
@@ -41,6 +43,9 @@ class PlanSettings:
     batch_size : int or None
     features_per_stage : tuple of int, or None
         Filters of each stage, which also says how many of the planned stages the network keeps.
+    network : 'pooling_unet' or None
+        'pooling_unet': the U-Net of the intensity pretext paper, see `nnunet_da.pretext.unet`, which pools in plane. It
+        has one output (``deep_supervision=false``) and cannot be exported to nnU-Net alone.
     norm : 'instance', 'batch' or None
         The normalisation of encoder and decoder. nnU-Net plans InstanceNorm; the networks of the papers use BatchNorm,
         whose running statistics then mix the domains that training sees.
@@ -49,10 +54,11 @@ class PlanSettings:
     patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
     features_per_stage: tuple[int, ...] | None = None
+    network: Literal["pooling_unet"] | None = None
     norm: Literal["instance", "batch"] | None = None
 
     def __post_init__(self):
-        require(self.batch_size is None or self.batch_size >= 2, "plan.batch_size", "must be at least 2")
+        require(self.batch_size is None or self.batch_size >= 1, "plan.batch_size", "must be at least 1")
         for name in ("patch_size", "features_per_stage"):
             values = getattr(self, name)
             require(values is None or all(value >= 1 for value in values), f"plan.{name}", "values must be at least 1")
@@ -63,12 +69,15 @@ class PlanSettings:
 @functools.cache
 def all_settings():
     """The dataclass of every setting that some trainer of this package reads."""
+    return settings.union([trainer.settings_class for trainer in all_trainers().values()])
+
+
+@functools.cache
+def all_trainers():
+    """The trainers of this package (name → class), sorted by name."""
     trainers = importlib.import_module("nnunet_da.trainers")
-    classes = []
-    for module in pkgutil.iter_modules(trainers.__path__):
-        trainer = getattr(importlib.import_module(f"{trainers.__name__}.{module.name}"), module.name)
-        classes.append(trainer.settings_class)
-    return settings.union(classes)
+    names = sorted(module.name for module in pkgutil.iter_modules(trainers.__path__))
+    return {name: getattr(importlib.import_module(f"{trainers.__name__}.{name}"), name) for name in names}
 
 
 def change_plan(configuration, plan):
@@ -77,9 +86,11 @@ def change_plan(configuration, plan):
     Raises UserError where a patch does not fit the network, or more stages are asked for than were planned.
     """
     changes = {}
-    architecture = copy.deepcopy(configuration["architecture"])
-    arguments = architecture["arch_kwargs"]
     dimension = len(configuration["patch_size"])
+    architecture = copy.deepcopy(configuration["architecture"])
+    if plan.network is not None:
+        architecture = _pooling_architecture(plan.network, architecture["arch_kwargs"], dimension)
+    arguments = architecture["arch_kwargs"]
     if plan.features_per_stage is not None:
         n_stages = len(plan.features_per_stage)
         rule = f"must name at most the {arguments['n_stages']} stages that were planned"
@@ -88,7 +99,8 @@ def change_plan(configuration, plan):
             if name in arguments:
                 arguments[name] = arguments[name][:n_stages]
         for name in PER_DECODER_STAGE:
-            arguments[name] = arguments[name][: n_stages - 1]
+            if name in arguments:
+                arguments[name] = arguments[name][: n_stages - 1]
         arguments.update(n_stages=n_stages, features_per_stage=list(plan.features_per_stage))
     if plan.norm is not None:
         arguments["norm_op"] = NORMS[plan.norm].format(dim=dimension)
@@ -103,6 +115,24 @@ def change_plan(configuration, plan):
     if plan.patch_size is not None:
         changes["patch_size"] = patch_size
     return changes
+
+
+def _pooling_architecture(network, planned, dimension):
+    """The entry of plans.json for one of NETWORKS with its paper's filters, kernels and strides."""
+    features = [32, 64, 128, 256, 512]
+    in_plane = [1, 2, 2][-dimension:]
+    return {
+        "network_class_name": NETWORKS[network],
+        "arch_kwargs": {
+            "n_stages": len(features),
+            "features_per_stage": features,
+            "conv_op": planned["conv_op"],
+            "kernel_sizes": [[3] * dimension] * len(features),
+            "strides": [[1] * dimension] + [in_plane] * (len(features) - 1),
+            "norm_op": NORMS["batch"].format(dim=dimension),
+        },
+        "_kw_requires_import": ["conv_op", "norm_op"],
+    }
 
 
 def _total_stride(strides):
@@ -132,10 +162,24 @@ def cpu_preset(configuration):
     return {"plan": plan, **schedule}
 
 
-PRESETS = {"cpu": cpu_preset}
+PRESETS = ("cpu", "paper")
 
 
-def configure(plans_file, results_folder, base, name, assignments, preset=None, overwrite=False):
+def preset_block(preset, configuration, trainer=None):
+    """The settings (dict) of a preset for a resolved `configuration` (dict); `trainer`: whose paper is meant."""
+    if preset == "cpu":
+        return cpu_preset(configuration)
+    with_paper = [name for name, found in all_trainers().items() if hasattr(found, "paper_preset")]
+    if trainer is None:
+        raise UserError(f"--preset {preset}: say whose with -tr ({', '.join(with_paper)})")
+    if trainer not in with_paper:
+        raise UserError(
+            f"--preset {preset}: {trainer} has none{nearest(trainer, with_paper)} (those with one: {', '.join(with_paper)})"
+        )
+    return all_trainers()[trainer].paper_preset(configuration)
+
+
+def configure(plans_file, results_folder, base, name, assignments, preset=None, overwrite=False, trainer=None):
     """Writes the custom configuration `name` into plans.json; says in one line what it did.
 
     Parameters
@@ -153,6 +197,8 @@ def configure(plans_file, results_folder, base, name, assignments, preset=None, 
         One of PRESETS; assignments override it.
     overwrite : bool
         Whether a configuration that has trained models may change.
+    trainer : str or None
+        The trainer whose paper the preset 'paper' follows.
 
     Raises UserError for an unknown key or value, an unknown base, a name that nnU-Net plans, or a change under models.
     """
@@ -163,7 +209,7 @@ def configure(plans_file, results_folder, base, name, assignments, preset=None, 
     if name in PLANNED or name == base:
         raise UserError(f"--as {name}: nnU-Net plans this configuration itself, or it is the base; choose another name")
     resolved = PlansManager(plans).get_configuration(base).configuration
-    block = PRESETS[preset](resolved) if preset else {}
+    block = preset_block(preset, resolved, trainer) if preset else {}
     block = settings.merge(block, settings.parse_assignments(assignments))
     plan = settings.build(PlanSettings, block.pop("plan", {}), prefix="plan.")
     block = settings.merge(resolved.get(settings.BLOCK, {}), block)

@@ -1,11 +1,16 @@
 """What every trainer of this package adds to nnU-Net's: settings, seed, labelled cases only, and sound checkpoints."""
 
+import math
 import random
 from pathlib import Path
 
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch._dynamo import OptimizedModule
@@ -15,8 +20,19 @@ from nnunet_da import settings
 from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file
+from nnunet_da.training.augmentation import simple_transforms, size_to_read
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.schedule import Schedule
+
+# Settings that nnUNetTrainer keeps as attributes, under the same name.
+NNUNET_ATTRIBUTES = (
+    "num_epochs",
+    "num_iterations_per_epoch",
+    "num_val_iterations_per_epoch",
+    "initial_lr",
+    "weight_decay",
+    "save_every",
+)
 
 
 class ConfiguredTrainer(nnUNetTrainer):
@@ -51,9 +67,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         self.domains = read_domains(dataset_json) if "domains" in dataset_json else None
         self.refuse_unsupported(configuration_manager, fold)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        for name in settings.to_block(Schedule()):
-            if name != "seed":
-                setattr(self, name, getattr(self.settings, name))
+        for name in NNUNET_ATTRIBUTES:
+            setattr(self, name, getattr(self.settings, name))
+        self.enable_deep_supervision = self.settings.deep_supervision
         self._seed_epoch(0)
 
     def refuse_unsupported(self, configuration_manager, fold):
@@ -62,6 +78,53 @@ class ConfiguredTrainer(nnUNetTrainer):
     def initialize(self):
         super().initialize()
         self.print_to_log_file(f"Settings: {settings.to_block(self.settings)}")
+
+    def configure_optimizers(self):
+        optimizer, _ = super().configure_optimizers()
+        if self.settings.optimizer == "adam":
+            optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        exponent = 0.9 if self.settings.lr_schedule == "polynomial" else 0.0
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent)
+
+    def _build_loss(self):
+        loss = super()._build_loss()
+        if self.settings.loss == "dice":
+            # nnU-Net's sum leaves out a term whose weight is 0.
+            (loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss).weight_ce = 0
+        return loss
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        augmentation = self.settings.augmentation
+        if augmentation.scheme == "nnunet":
+            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        patch_size = self.configuration_manager.patch_size
+        self.inference_allowed_mirroring_axes = augmentation.mirror_axes(len(patch_size))
+        in_plane_only = len(patch_size) == 3
+        radians = math.radians(augmentation.rotation)
+        to_read = size_to_read(patch_size, augmentation.rotation)
+        return (-radians, radians), in_plane_only, to_read, self.inference_allowed_mirroring_axes
+
+    def get_training_transforms(self, patch_size, rotation_for_DA, deep_supervision_scales, *others, **keywords):
+        if self.settings.augmentation.scheme == "nnunet":
+            return nnUNetTrainer.get_training_transforms(
+                patch_size, rotation_for_DA, deep_supervision_scales, *others, **keywords
+            )
+        masked = [channel for channel, use in enumerate(keywords.pop("use_mask_for_norm") or ()) if use]
+        mask = [MaskImageTransform(apply_to_channels=masked, channel_idx_in_seg=0, set_outside_to=0)] if masked else []
+        # What validation does to a label map is what training does last.
+        last = self.get_validation_transforms(deep_supervision_scales, **keywords)
+        return ComposeTransforms([*simple_transforms(self.settings.augmentation, patch_size), *mask, last])
+
+    def get_tr_and_val_datasets(self):
+        train, val = super().get_tr_and_val_datasets()
+        if self.settings.num_iterations_per_epoch is None:
+            n_samples = len(train.identifiers)
+            if len(self.configuration_manager.patch_size) == 2:
+                # (channels, slices, rows, columns); only the header is read.
+                n_samples = sum(train.load_case(case)[0].shape[1] for case in train.identifiers)
+            self.num_iterations_per_epoch = math.ceil(n_samples / self.configuration_manager.batch_size)
+            self.print_to_log_file(f"{self.num_iterations_per_epoch} iterations per epoch for {n_samples} samples")
+        return train, val
 
     def _seed_epoch(self, epoch):
         """Seeds all generators for an epoch, so that a resumed training draws what it would have drawn."""
@@ -76,6 +139,29 @@ class ConfiguredTrainer(nnUNetTrainer):
     def on_epoch_start(self):
         self._seed_epoch(self.current_epoch + 1)
         super().on_epoch_start()
+
+    def on_epoch_end(self):
+        if self.settings.best_epoch == "pseudo_dice":
+            return super().on_epoch_end()
+        # nnU-Net keeps an epoch whose moving average is above the best one: now none.
+        self._best_ema = math.inf
+        super().on_epoch_end()
+        *earlier, total = self.validation_losses()
+        if total <= min(earlier, default=math.inf):
+            self.print_to_log_file(f"Lowest validation loss so far: {total:.4f}")
+            # Counted on already; a checkpoint is of the epoch that ended.
+            self.current_epoch -= 1
+            self.save_checkpoint(str(Path(self.output_folder, "checkpoint_best.pth")))
+            self.current_epoch += 1
+        if self.current_epoch == self.num_epochs:
+            self.print_to_log_file(
+                f"checkpoint_best.pth is of epoch {int(np.argmin([*earlier, total]))}, of the lowest validation loss; "
+                f"predict with it by nnUNetv2_predict … -chk checkpoint_best.pth"
+            )
+
+    def validation_losses(self):
+        """What ``best_epoch=loss`` compares: one value per epoch (list), L_seg here. Trainers add their own losses."""
+        return list(self.logger.get_value("val_losses", step=None))
 
     def do_split(self):
         if self.domains is None:

@@ -15,8 +15,8 @@ from nnunet_da.pretext.head import PretextHead
 from nnunet_da.pretext.network import DualTaskNetwork, without_heads
 from nnunet_da.pretext.settings import PretextSettings
 from nnunet_da.training import curves
-from nnunet_da.training.configured_trainer import ConfiguredTrainer
-from nnunet_da.training.loaders import DomainBalancedLoader, InPlaneAugmentation, start_loader, stop_loader
+from nnunet_da.training.configured_trainer import ConfiguredTrainer, read_settings
+from nnunet_da.training.loaders import DomainBalancedLoader, start_loader, stop_loader
 from nnunet_da.training.schedule import Schedule
 
 
@@ -36,7 +36,7 @@ class PretextTrainer(ConfiguredTrainer):
     Attributes
     ----------
     task_classes : tuple of type
-        Of ClassificationTask. The settings of a task are the group of its name.
+        Of PretextTask. The settings of a task are the group of its name.
     """
 
     settings_class = PretextTrainerSettings
@@ -54,6 +54,11 @@ class PretextTrainer(ConfiguredTrainer):
                 f"the first; train 3d_lowres or 3d_fullres"
             )
         self.domains.select(self.settings.pretext.domains or ())
+        self.pretext_patch_size = list(configuration_manager.patch_size)
+        if any(task.needs_square for task in self.task_classes):
+            self.pretext_patch_size = square_patch(
+                configuration_manager.patch_size, configuration_manager.pool_op_kernel_sizes
+            )
 
     def __init__(
         self,
@@ -64,14 +69,20 @@ class PretextTrainer(ConfiguredTrainer):
         device: torch.device = torch.device("cuda"),
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        spacing = self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :]
-        self.tasks = [task(getattr(self.settings, task.name), spacing) for task in self.task_classes]
+        self.tasks = ()
         self.dataloader_pretext = None
 
     @property
     def pretext_domains(self):
         """The domains whose cases the tasks see."""
         return self.domains.select(self.settings.pretext.domains or self.domains.names)
+
+    @classmethod
+    def build_tasks(cls, configuration_manager, n_channels):
+        """The tasks, with the settings of the configuration, in their order."""
+        chosen = read_settings(configuration_manager, cls.settings_class)
+        spacing = configuration_manager.spacing[-len(configuration_manager.patch_size) :]
+        return [task(getattr(chosen, task.name, None), spacing, n_channels) for task in cls.task_classes]
 
     @classmethod
     def build_network_architecture(
@@ -83,10 +94,39 @@ class PretextTrainer(ConfiguredTrainer):
         if not (hasattr(unet, "encoder") and hasattr(unet, "decoder") and hasattr(unet.encoder, "output_channels")):
             raise UserError(f"{cls.__name__}: {type(unet).__name__} has no encoder and decoder to share; plan a U-Net")
         bottleneck = unet.encoder.output_channels[-1]
-        heads = {
-            task.name: PretextHead(bottleneck, len(task.class_names), unet.encoder.conv_op) for task in cls.task_classes
-        }
+        tasks = cls.build_tasks(configuration_manager, num_input_channels)
+        heads = {task.name: PretextHead(bottleneck, task.n_outputs, unet.encoder.conv_op) for task in tasks}
         return DualTaskNetwork(unet, heads)
+
+    @staticmethod
+    def paper_preset(configuration):
+        """The paper's network and schedule ("Proposed method", "Parameter setting") for a resolved configuration (dict).
+
+        The paper resizes every scan to 256 × 256 × 18 voxels. Here the patch has that size, or that of the median scan
+        where it is smaller, at the spacing that nnU-Net planned: a resize would give each scan a spacing of its own.
+        """
+        dimension = len(configuration["patch_size"])
+        limits, multiples = (18, 256, 256)[-dimension:], (1, 16, 16)[-dimension:]
+        median = configuration["median_image_size_in_voxels"][-dimension:]
+        patch_size = [
+            min(limit, -(-round(size) // multiple) * multiple)
+            for limit, size, multiple in zip(limits, median, multiples, strict=True)
+        ]
+        return {
+            "plan": {"network": "pooling_unet", "patch_size": patch_size, "batch_size": 1},
+            "num_epochs": 100,
+            "num_iterations_per_epoch": None,
+            "num_val_iterations_per_epoch": 10,
+            "initial_lr": 1e-3,
+            "weight_decay": 0.0,
+            "optimizer": "adam",
+            "lr_schedule": "constant",
+            "loss": "dice",
+            "deep_supervision": False,
+            "best_epoch": "loss",
+            "save_every": 1,
+            "augmentation": {"scheme": "simple", "flips": ["horizontal"], "rotation": 30.0, "brightness": 0.2},
+        }
 
     @staticmethod
     def stock_weights(weights):
@@ -95,6 +135,7 @@ class PretextTrainer(ConfiguredTrainer):
 
     def initialize(self):
         super().initialize()
+        self.tasks = self.build_tasks(self.configuration_manager, self.num_input_channels)
         curves.register(self.logger, self._curve_keys())
         if self.is_ddp:
             # Alternating updates leave the decoder out of one pass and the heads out of the other.
@@ -104,14 +145,13 @@ class PretextTrainer(ConfiguredTrainer):
 
     def get_dataloaders(self):
         loaders = super().get_dataloaders()
-        patch_size = self.configuration_manager.patch_size
         cases_by_domain = self._pretext_cases()
         loader = DomainBalancedLoader(
             self.preprocessed_dataset([case for cases in cases_by_domain for case in cases]),
             cases_by_domain,
             self._pretext_batch_size(),
-            InPlaneAugmentation(patch_size, self.settings.pretext.rotation),
-            patch_size,
+            self.settings.pretext.rotation,
+            self.pretext_patch_size,
             self.label_manager,
         )
         # A pretext batch takes 0.6 to 0.9 of the loading time of one for segmentation (docs/benchmarks.md).
@@ -139,70 +179,79 @@ class PretextTrainer(ConfiguredTrainer):
 
     def train_step(self, batch):
         pretext_batch = next(self.dataloader_pretext)
-        images, labels = self._sample_tasks(pretext_batch["data"])
+        images, answers = self._sample_tasks(pretext_batch["data"], flip=True)
         if self.settings.pretext.update == "joint":
-            return self._joint_step(batch, images, labels, pretext_batch["keys"])
+            return self._joint_step(batch, images, answers, pretext_batch["keys"])
 
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            _, logits = self.network(None, images)
-            loss = self._pretext_loss(logits, labels)
+            _, outputs = self.network(None, images)
+            loss = self._pretext_loss(outputs, answers)
         self.update_weights(self.settings.pretext.weight * loss)
         results = super().train_step(batch)
-        return {**results, **self._score(loss, logits, labels, pretext_batch["keys"])}
+        return {**results, **self._score(loss, outputs, answers, pretext_batch["keys"])}
 
-    def _joint_step(self, batch, images, labels, keys):
+    def _joint_step(self, batch, images, answers, keys):
         data = batch["data"].to(self.device, non_blocking=True)
         # A list of resolutions under deep supervision.
         target = batch["target"]
         target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            output, logits = self.network(data, images)
-            segmentation_loss = self.loss(output, target)
-            loss = self._pretext_loss(logits, labels)
+            segmentation, outputs = self.network(data, images)
+            segmentation_loss = self.loss(segmentation, target)
+            loss = self._pretext_loss(outputs, answers)
         self.update_weights(segmentation_loss + self.settings.pretext.weight * loss)
-        return {"loss": segmentation_loss.detach().cpu().numpy(), **self._score(loss, logits, labels, keys)}
+        return {"loss": segmentation_loss.detach().cpu().numpy(), **self._score(loss, outputs, answers, keys)}
 
     def validation_step(self, batch):
         # Before the segmentation step, which moves the batch on; the network is in evaluation mode, without gradients.
-        images, labels = self._sample_tasks(batch["data"])
+        images, answers = self._sample_tasks(batch["data"], flip=False)
         with self._autocast():
-            _, logits = self.network(None, images)
-            loss = self._pretext_loss(logits, labels)
-        return {**super().validation_step(batch), **self._score(loss, logits, labels, batch["keys"])}
+            _, outputs = self.network(None, images)
+            loss = self._pretext_loss(outputs, answers)
+        return {**super().validation_step(batch), **self._score(loss, outputs, answers, batch["keys"])}
 
     def _autocast(self):
         return torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
 
-    def _sample_tasks(self, data):
-        """Transformed images and labels by task, on the device."""
-        data = data.to(self.device, non_blocking=True)
-        samples = {task.name: task.sample(data) for task in self.tasks}
-        return {name: images for name, (images, _) in samples.items()}, {name: y for name, (_, y) in samples.items()}
+    def _sample_tasks(self, data, flip):
+        """Inputs and answers by task, on the device, of patches that may be larger than what the tasks are shown."""
+        data = centre_crop(data.to(self.device, non_blocking=True), self.pretext_patch_size)
+        inputs, answers = {}, {}
+        for task in self.tasks:
+            images = flip_rows(data) if flip and task.flips_rows else data
+            inputs[task.name], answers[task.name] = task.sample(images)
+        return inputs, answers
 
-    def _pretext_loss(self, logits, labels):
+    def _pretext_loss(self, outputs, answers):
         """L_p, summed over the tasks."""
-        return sum(task.loss(logits[task.name], labels[task.name]) for task in self.tasks)
+        return sum(task.loss(outputs[task.name], answers[task.name]) for task in self.tasks)
 
-    def _score(self, loss, logits, labels, keys):
-        """What an epoch's curves are made of: L_p, and per task and domain the number of answers and of right ones."""
+    def _score(self, loss, outputs, answers, keys):
+        """What an epoch's curves are made of: L_p, and per task and domain the number of images and their scores."""
         domains = np.array([self.domains.index_of_case(key) for key in keys])
         counts = np.zeros((2, len(self.tasks), len(self.domains)))
         for index, task in enumerate(self.tasks):
-            right = (logits[task.name].argmax(1) == labels[task.name]).cpu().numpy()
+            scores = task.score(outputs[task.name].detach(), answers[task.name])
             np.add.at(counts, (0, index, domains), 1)
-            np.add.at(counts, (1, index, domains), right)
+            np.add.at(counts, (1, index, domains), scores.cpu().numpy())
         return {"pretext_loss": loss.detach().cpu().numpy(), "pretext_counts": counts}
+
+    def validation_losses(self):
+        """L_seg + weight · L_p (the paper, "Parameter setting": the sum chooses the best epoch)."""
+        pretext = self.logger.get_value("pretext_val_loss", step=None)
+        weight = self.settings.pretext.weight
+        return [loss + weight * l_p for loss, l_p in zip(super().validation_losses(), pretext, strict=True)]
 
     def on_train_epoch_end(self, train_outputs):
         super().on_train_epoch_end(train_outputs)
-        loss, accuracy = self._epoch_scores(train_outputs)
+        loss, scores = self._epoch_scores(train_outputs)
         self.logger.log("pretext_train_loss", loss, self.current_epoch)
-        for task, by_domain in zip(self.tasks, accuracy, strict=True):
+        for task, by_domain in zip(self.tasks, scores, strict=True):
             for domain, value in zip(self.domains, by_domain, strict=True):
                 if domain in self.pretext_domains:
-                    self.logger.log(self._accuracy_key(task, domain), float(value), self.current_epoch)
+                    self.logger.log(self._score_key(task, domain), float(value), self.current_epoch)
 
     def on_validation_epoch_end(self, val_outputs):
         super().on_validation_epoch_end(val_outputs)
@@ -210,7 +259,7 @@ class PretextTrainer(ConfiguredTrainer):
         self.logger.log("pretext_val_loss", loss, self.current_epoch)
 
     def _epoch_scores(self, outputs):
-        """Mean L_p, and the accuracy per task and domain, NaN for a domain that was not seen; over all processes."""
+        """Mean L_p, and the mean score per task and domain, NaN for a domain that was not seen; over all processes."""
         losses = [float(output["pretext_loss"]) for output in outputs]
         counts = sum(output["pretext_counts"] for output in outputs)
         if self.is_ddp:
@@ -218,8 +267,8 @@ class PretextTrainer(ConfiguredTrainer):
             dist.all_gather_object(gathered, (losses, counts))
             losses = [loss for of_process, _ in gathered for loss in of_process]
             counts = sum(of_process for _, of_process in gathered)
-        seen, right = counts
-        return float(np.mean(losses)), np.divide(right, seen, out=np.full_like(right, np.nan), where=seen > 0)
+        seen, scores = counts
+        return float(np.mean(losses)), np.divide(scores, seen, out=np.full_like(scores, np.nan), where=seen > 0)
 
     def on_epoch_end(self):
         epoch = self.current_epoch
@@ -229,12 +278,12 @@ class PretextTrainer(ConfiguredTrainer):
         if self.local_rank == 0:
             self._plot_curves()
 
-    def _accuracy_key(self, task, domain):
-        return f"pretext_accuracy/{task.name}/{domain.name}"
+    def _score_key(self, task, domain):
+        return f"pretext_score/{task.name}/{domain.name}"
 
     def _curve_keys(self):
-        accuracies = [self._accuracy_key(task, domain) for task in self.tasks for domain in self.pretext_domains]
-        return ["pretext_train_loss", "pretext_val_loss", *accuracies]
+        scores = [self._score_key(task, domain) for task in self.tasks for domain in self.pretext_domains]
+        return ["pretext_train_loss", "pretext_val_loss", *scores]
 
     def _plot_curves(self):
         def curve(key):
@@ -243,6 +292,36 @@ class PretextTrainer(ConfiguredTrainer):
         losses = {"training": curve("pretext_train_loss"), "validation": curve("pretext_val_loss")}
         panels = [("pretext loss", losses, None)]
         for task in self.tasks:
-            accuracy = {domain.name: curve(self._accuracy_key(task, domain)) for domain in self.pretext_domains}
-            panels.append((f"accuracy of the {task.name} task in training", accuracy, 1 / task.n_outputs))
+            scores = {domain.name: curve(self._score_key(task, domain)) for domain in self.pretext_domains}
+            chance = task.chance(self._pretext_batch_size())
+            panels.append((f"{task.score_name} of the {task.name} task in training", scores, chance))
         curves.plot(panels, join(self.output_folder, "pretext.png"))
+
+
+def square_patch(patch_size, strides):
+    """The largest patch within `patch_size` that is square in the last two axes and that the network takes.
+
+    `strides`: of every stage, per axis. Raises UserError where there is none.
+    """
+    total = np.prod(strides, axis=0)
+    multiple = int(np.lcm(total[-2], total[-1]))
+    edge = min(patch_size[-2:]) // multiple * multiple
+    if edge == 0:
+        raise UserError(
+            f"plan.patch_size: {list(patch_size)} holds no square whose edge is a multiple of {multiple}, which the "
+            f"rotation task needs; choose a larger patch"
+        )
+    return [*patch_size[:-2], edge, edge]
+
+
+def centre_crop(images, size):
+    """The centre of (batch, channels, *space) of the spatial `size`, which is nowhere larger."""
+    for axis, (length, wanted) in enumerate(zip(images.shape[2:], size, strict=True), start=2):
+        images = images.narrow(axis, (length - wanted) // 2, wanted)
+    return images
+
+
+def flip_rows(images):
+    """Each image flipped along the last axis but one (the paper's vertical flip) with a chance of one half."""
+    chosen = torch.rand(len(images), device=images.device) < 0.5
+    return torch.where(chosen.reshape(-1, *[1] * (images.ndim - 1)), images.flip(-2), images)

@@ -1,0 +1,116 @@
+"""Augmentation as the papers state it, in place of nnU-Net's, for trainers that are set so."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+
+from nnunet_da.settings import require
+
+# "Horizontal" exchanges columns. nnU-Net puts the axis of coarsest spacing first: rows and columns are the last two.
+FLIPPED_AXIS = {"vertical": -2, "horizontal": -1}
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """Augmentation of the segmentation batches.
+
+    Attributes
+    ----------
+    scheme : 'nnunet' or 'simple'
+        'nnunet': all of nnU-Net's, and none of the settings below is used. 'simple': what they say, and nothing else.
+    flips : tuple of 'horizontal', 'vertical'
+        Each with a chance of one half. Predictions are mirrored along the same axes.
+    rotation : float
+        In plane, by an angle drawn uniformly from ± this many degrees.
+    brightness : float
+        Each image is shifted by a value drawn uniformly from ± this many of its standard deviations, per channel.
+    """
+
+    scheme: Literal["nnunet", "simple"] = "nnunet"
+    flips: tuple[Literal["horizontal", "vertical"], ...] = ("horizontal",)
+    rotation: float = 30.0
+    brightness: float = 0.2
+
+    def __post_init__(self):
+        require(0 <= self.rotation <= 180, "augmentation.rotation", "must be from 0 to 180 degrees")
+        require(self.brightness >= 0, "augmentation.brightness", "must not be negative")
+
+    def mirror_axes(self, dimension):
+        """The spatial axes that are flipped, as nnU-Net counts them: from 0, in ascending order."""
+        return tuple(sorted(dimension + FLIPPED_AXIS[flip] for flip in set(self.flips)))
+
+
+def simple_transforms(settings, patch_size):
+    """The steps of the scheme 'simple' (AugmentationSettings), as a list of transforms for batchgeneratorsv2."""
+    steps = in_plane_rotation(patch_size, settings.rotation)
+    if settings.brightness > 0:
+        steps.append(BrightnessShift(settings.brightness))
+    if settings.flips:
+        steps.append(MirrorTransform(allowed_axes=settings.mirror_axes(len(patch_size))))
+    return steps
+
+
+def in_plane_rotation(patch_size, degrees):
+    """Transforms that crop the centre of what was read to `patch_size` (2 or 3 axes), turned by up to ± `degrees`.
+
+    The plane is that of the last two axes: a rotation out of thick slices would blur.
+    """
+    radians = np.deg2rad(degrees)
+    rotation = SpatialTransform(
+        patch_size[-2:],
+        patch_center_dist_from_border=0,
+        random_crop=False,
+        p_rotation=float(degrees > 0),
+        rotation=(-radians, radians),
+        bg_style_seg_sampling=False,
+        border_mode_seg="constant",
+        padding_value_seg=-1,
+    )
+    if len(patch_size) == 3:
+        return [Convert3DTo2DTransform(), rotation, Convert2DTo3DTransform()]
+    return [rotation]
+
+
+def size_to_read(patch_size, degrees):
+    """Voxels (list) that must be read for a patch of `patch_size` to be full after `in_plane_rotation`."""
+    radians = np.deg2rad(degrees)
+    rows, columns = patch_size[-2:]
+
+    def extent(along, across):
+        # Of a rectangle turned by up to the angle; turned further than its diagonal lies, it only gets shorter.
+        angle = min(radians, np.arctan2(across, along))
+        return int(np.ceil(along * np.cos(angle) + across * np.sin(angle)))
+
+    return [*patch_size[:-2], extent(rows, columns), extent(columns, rows)]
+
+
+class BrightnessShift(ImageOnlyTransform):
+    """Adds to each channel a value from ± `limit` standard deviations of it."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def get_parameters(self, image, **_):
+        return {"shift": self.limit * (2 * torch.rand(len(image)) - 1)}
+
+    def _apply_to_image(self, img, shift, **_):
+        channels = img.flatten(1)
+        return (channels + (shift * channels.std(dim=1))[:, None]).reshape(img.shape)
+
+
+class ImageRotation:
+    """`in_plane_rotation` of images alone, for loaders without label maps: none of their voxels is resampled."""
+
+    def __init__(self, patch_size, degrees):
+        self.transform = ComposeTransforms(in_plane_rotation(patch_size, degrees))
+
+    def __call__(self, image, segmentation):
+        return {"image": self.transform(image=image)["image"], "segmentation": torch.empty(0)}
