@@ -5,22 +5,24 @@
 decides on the dev cases; the test cases are for what was decided. `study.py` says what it does.
 """
 
-from intensity_table1 import TASK
+from intensity_table1 import INTENSITY, TASK
 from study import Model, main
 
-INTENSITY = "nnUNetTrainerIntensityDA"
+VARIANTS = {
+    "instance": [("alternating", 1), ("alternating", 0.1), ("alternating", 0.01), ("joint", 1), ("joint", 0.1)],
+    "batch": [("alternating", 1), ("alternating", 0.1), ("joint", 0.1)],
+}
 
 
 def models():
-    """U-Net and t1t2s-int with either norm; t1t2s-int with either update rule and three weights of L_p."""
+    """U-Net with either norm, and t1t2s-int with norm, update rule and weight of L_p."""
     found = []
-    for norm in ("instance", "batch"):
+    for norm, variants in VARIANTS.items():
         plan = {"plan.norm": norm}
-        found.append(Model(f"unet-{norm}", "nnUNetTrainerUNet", plan))
-        for update in ("alternating", "joint"):
-            for weight in (1, 0.1, 0.01):
-                name = f"{norm}-{update}-w{str(weight).replace('.', '')}"
-                found.append(Model(name, INTENSITY, plan | {"pretext.update": update, "pretext.weight": weight}))
+        found.append(Model(f"U-Net-{norm}", "nnUNetTrainerUNet", plan))
+        for update, weight in variants:
+            name = f"int-{norm}-{update}-{str(weight).replace('.', '')}"
+            found.append(Model(name, INTENSITY, plan | {"pretext.update": update, "pretext.weight": weight}))
     return found
 
 

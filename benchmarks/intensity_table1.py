@@ -14,7 +14,7 @@ TASK = Task(
     dataset_id=101,
     labels=("vertebra=1",),
     channels=("MR",),
-    settings={"num_epochs": 10, "num_iterations_per_epoch": 100, "num_val_iterations_per_epoch": 20, "save_every": 1},
+    settings={"num_epochs": 10, "num_iterations_per_epoch": 75, "num_val_iterations_per_epoch": 10, "save_every": 1},
 )
 INTENSITY = "nnUNetTrainerIntensityDA"
 SEEDS = (1, 2, 3)

@@ -1,9 +1,9 @@
 """The local patch pretext task: which images are made of the same tissue, when all shape is gone?
 
 "Shapeless local patch discrimination" is named by the paper as a task to come ("Discussion") after Kim et al.,
-"Self-supervised visual attribute learning for fashion compatibility", ICCV Workshops 2021. Of each image two mosaics of
-small patches from random places are made. Texture and intensity survive in them, the anatomy does not. The head gives an
-embedding, and a mosaic has to find the other one of its image among those of the batch.
+"Self-supervised visual attribute learning for fashion compatibility", ICCV Workshops 2021. Of each image two mosaics
+of small patches from random places are made. Texture and intensity survive in them, the anatomy does not. The head
+gives an embedding, and a mosaic has to find the other one of its image among those of the batch.
 """
 
 from dataclasses import dataclass

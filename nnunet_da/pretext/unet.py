@@ -19,8 +19,8 @@ class PoolingUNet(nn.Module):
     convolutions, each followed by ReLU, without a norm; 256 filters, halved down to 32; the last block has a third
     convolution, to the classes, whose softmax belongs to the loss.
 
-    The paper leaves open, and is chosen here: the upsampling is a transposed convolution whose kernel is its stride (the
-    paper gives it a "kernel size" and says that it reduces channels); the last convolution is 1×1×1.
+    The paper leaves open, and is chosen here: the upsampling is a transposed convolution whose kernel is its stride
+    (the paper gives it a "kernel size" and says that it reduces channels); the last convolution is 1×1×1.
 
     Parameters
     ----------

@@ -173,9 +173,8 @@ def preset_block(preset, configuration, trainer=None):
     if trainer is None:
         raise UserError(f"--preset {preset}: say whose with -tr ({', '.join(with_paper)})")
     if trainer not in with_paper:
-        raise UserError(
-            f"--preset {preset}: {trainer} has none{nearest(trainer, with_paper)} (those with one: {', '.join(with_paper)})"
-        )
+        known = f"those with one: {', '.join(with_paper)}"
+        raise UserError(f"--preset {preset}: {trainer} has none{nearest(trainer, with_paper)} ({known})")
     return all_trainers()[trainer].paper_preset(configuration)
 
 

@@ -22,6 +22,7 @@ from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file
 from nnunet_da.training.augmentation import simple_transforms, size_to_read
 from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.configurations import NETWORKS, all_settings
 from nnunet_da.training.schedule import Schedule
 
 # Settings that nnUNetTrainer keeps as attributes, under the same name.
@@ -65,6 +66,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         configuration_manager = plans_manager.get_configuration(configuration)
         self.settings = read_settings(configuration_manager, self.settings_class)
         self.domains = read_domains(dataset_json) if "domains" in dataset_json else None
+        if self.settings.deep_supervision and configuration_manager.network_arch_class_name in NETWORKS.values():
+            name = configuration_manager.network_arch_class_name.rpartition(".")[2]
+            raise UserError(f"configuration {configuration}: {name} has one output; set deep_supervision=false")
         self.refuse_unsupported(configuration_manager, fold)
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in NNUNET_ATTRIBUTES:
@@ -93,7 +97,7 @@ class ConfiguredTrainer(nnUNetTrainer):
             (loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss).weight_ce = 0
         return loss
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
         augmentation = self.settings.augmentation
         if augmentation.scheme == "nnunet":
             return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -104,10 +108,11 @@ class ConfiguredTrainer(nnUNetTrainer):
         to_read = size_to_read(patch_size, augmentation.rotation)
         return (-radians, radians), in_plane_only, to_read, self.inference_allowed_mirroring_axes
 
-    def get_training_transforms(self, patch_size, rotation_for_DA, deep_supervision_scales, *others, **keywords):
+    def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *others, **keywords):
+        # nnU-Net declares it static and calls it on the trainer, so that it may as well use its settings.
         if self.settings.augmentation.scheme == "nnunet":
             return nnUNetTrainer.get_training_transforms(
-                patch_size, rotation_for_DA, deep_supervision_scales, *others, **keywords
+                patch_size, rotation, deep_supervision_scales, *others, **keywords
             )
         masked = [channel for channel, use in enumerate(keywords.pop("use_mask_for_norm") or ()) if use]
         mask = [MaskImageTransform(apply_to_channels=masked, channel_idx_in_seg=0, set_outside_to=0)] if masked else []
@@ -260,8 +265,6 @@ def read_settings(configuration_manager, settings_class):
     own = set(settings_class.__dataclass_fields__)
     foreign = set(block) - own - {settings.TRAINED_DOMAINS}
     if foreign:
-        from nnunet_da.training.configurations import all_settings
-
         foreign &= set(all_settings().__dataclass_fields__)
     return settings.build(settings_class, block, ignore={settings.TRAINED_DOMAINS, *foreign})
 

@@ -139,6 +139,9 @@ def _check_stock(path, trainer, weights, plans, dataset_json, configuration):
     """Raises UserError unless nnU-Net's own network of this plan takes exactly these weights."""
     manager = PlansManager(plans)
     configuration_manager = manager.get_configuration(configuration)
+    refusal = f"{path}: the network of {trainer.__name__} is not nnU-Net's own, so it cannot be exported"
+    if configuration_manager.network_arch_class_name.startswith("nnunet_da."):
+        raise UserError(refusal)
     with torch.device("meta"):
         network = nnUNetTrainer.build_network_architecture(
             manager,
@@ -148,7 +151,7 @@ def _check_stock(path, trainer, weights, plans, dataset_json, configuration):
         )
     expected = {name: value.shape for name, value in network.state_dict().items()}
     if expected != {name: value.shape for name, value in weights.items()}:
-        raise UserError(f"{path}: the network of {trainer.__name__} is not nnU-Net's own, so it cannot be exported")
+        raise UserError(refusal)
 
 
 def _write_model(folder, converted, plans, dataset_json):

@@ -100,10 +100,11 @@ class PretextTrainer(ConfiguredTrainer):
 
     @staticmethod
     def paper_preset(configuration):
-        """The paper's network and schedule ("Proposed method", "Parameter setting") for a resolved configuration (dict).
+        """The paper's network and schedule ("Proposed method", "Parameter setting"), as settings (dict).
 
         The paper resizes every scan to 256 × 256 × 18 voxels. Here the patch has that size, or that of the median scan
         where it is smaller, at the spacing that nnU-Net planned: a resize would give each scan a spacing of its own.
+        `configuration`: resolved (dict).
         """
         dimension = len(configuration["patch_size"])
         limits, multiples = (18, 256, 256)[-dimension:], (1, 16, 16)[-dimension:]

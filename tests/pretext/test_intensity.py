@@ -15,7 +15,7 @@ def _seed():
 
 
 def task(spacing=(1.0, 1.0), **settings):
-    return IntensityTask(IntensitySettings(**settings), spacing)
+    return IntensityTask(IntensitySettings(**settings), spacing, n_channels=1)
 
 
 def applied(label, images, **keywords):

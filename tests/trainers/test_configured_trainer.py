@@ -89,6 +89,101 @@ def edited_plans(spine):
     path.write_bytes(kept)
 
 
+def start(spine, edited_plans, **block):
+    """A trainer about to take its first step, with `block` as its settings."""
+    edited_plans(lambda plans: plans["configurations"]["tiny_2d"].update(nnunet_da={"seed": 1, **block}))
+    trainer = new(spine)
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def test_adam_at_a_constant_learning_rate(spine, edited_plans):
+    trainer = start(spine, edited_plans, optimizer="adam", lr_schedule="constant", initial_lr=1e-3, weight_decay=0.0)
+    assert type(trainer.optimizer) is torch.optim.Adam
+    for epoch in (0, 1, 500, 999):
+        trainer.lr_scheduler.step(epoch)
+        assert trainer.optimizer.param_groups[0]["lr"] == 1e-3
+    before = state(trainer)
+    trainer.train_step(next(trainer.dataloader_train))
+    # Adam's first step moves every parameter that has a gradient by the learning rate.
+    moved = max(float((value - before[name]).abs().max()) for name, value in state(trainer).items())
+    assert moved == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_sgd_decays_as_nnunets(spine, edited_plans):
+    trainer = start(spine, edited_plans, num_epochs=10)
+    trainer.lr_scheduler.step(5)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("deep_supervision", [True, False])
+def test_dice_alone(spine, edited_plans, deep_supervision):
+    trainer = start(spine, edited_plans, loss="dice", deep_supervision=deep_supervision)
+    batch = next(trainer.dataloader_train)
+    assert isinstance(batch["target"], list) == deep_supervision
+    output = trainer.network(batch["data"])
+    assert isinstance(output, (list, tuple)) == deep_supervision
+    loss = trainer.loss(output, batch["target"]).item()
+    first = output[0] if deep_supervision else output
+    target = batch["target"][0] if deep_supervision else batch["target"]
+    probability = first.softmax(dim=1)[:, 1]
+    disc = (target[:, 0] == 1).float()
+    dice = 2 * (probability * disc).sum() / (probability + disc).sum()
+    assert -1 <= loss <= 0
+    if not deep_supervision:
+        assert loss == pytest.approx(-float(dice), abs=1e-3)
+
+
+def test_an_epoch_may_be_one_pass_over_the_slices(spine, edited_plans):
+    trainer = start(spine, edited_plans, num_iterations_per_epoch=None)
+    train, _ = trainer.do_split()
+    dataset = trainer.preprocessed_dataset(train)
+    slices = sum(np.asarray(dataset.load_case(case)[0]).shape[1] for case in train)
+    assert trainer.num_iterations_per_epoch == -(-slices // 2)
+
+
+def test_an_epoch_may_be_one_pass_over_the_cases(spine, edited_plans):
+    edited_plans(lambda plans: plans["configurations"]["tiny_3d"]["nnunet_da"].update(num_iterations_per_epoch=None))
+    trainer = new(spine, configuration="tiny_3d")
+    trainer.initialize()
+    trainer.get_dataloaders()
+    assert trainer.num_iterations_per_epoch == 2  # of three cases, two at a time
+
+
+def test_simple_augmentation_mirrors_what_it_flips(spine, edited_plans):
+    trainer = start(spine, edited_plans, augmentation={"scheme": "simple", "flips": ["horizontal"]})
+    assert trainer.inference_allowed_mirroring_axes == (1,)
+    batch = next(trainer.dataloader_train)
+    assert batch["data"].shape == (2, 1, 32, 32)
+    assert batch["target"][0].shape[2:] == (32, 32)
+    assert all(target.min() >= 0 for target in batch["target"])
+
+
+def test_the_best_epoch_by_validation_loss(spine, edited_plans, monkeypatch):
+    edited_plans(lambda plans: plans["configurations"]["tiny_2d"]["nnunet_da"].update(best_epoch="loss", num_epochs=4))
+    trainer = new(spine)
+    trainer.initialize()
+    log = trainer.logger.local_logger.my_fantastic_logging
+    kept = {}
+    for epoch, loss in enumerate((0.5, 0.2, 0.3, 0.2)):
+        trainer.current_epoch = epoch
+        for key in log:
+            log[key].append(0.0)
+        # The pseudo Dice prefers the first epoch.
+        log["val_losses"][-1], log["ema_fg_dice"][-1] = loss, 1.0 - 0.1 * epoch
+        log["epoch_end_timestamps"].pop()
+        log["dice_per_class_or_region"][-1] = [0.5]
+        trainer.on_epoch_end()
+        assert trainer.current_epoch == epoch + 1
+        kept[epoch] = read_checkpoint(f"{trainer.output_folder}/checkpoint_best.pth")["current_epoch"] - 1
+    # Of equal epochs the later one, which has trained longer.
+    assert kept == {0: 0, 1: 1, 2: 1, 3: 3}
+    with open(trainer.log_file, encoding="utf-8") as stream:
+        assert "nnUNetv2_predict … -chk checkpoint_best.pth" in stream.read()
+
+
 def test_only_labelled_cases_are_trained_and_validated_on(spine):
     labelled = {f"philips_3t_{index:03d}" for index in range(1, 5)}
     train, val = new(spine).do_split()

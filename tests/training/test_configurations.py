@@ -17,6 +17,7 @@ def planned(patch_size, n_stages, residual=False):
     return {
         "patch_size": list(patch_size),
         "batch_size": 12,
+        "median_image_size_in_voxels": [1.5 * size for size in patch_size],
         "spacing": [1.0] * dimension,
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -27,6 +28,7 @@ def planned(patch_size, n_stages, residual=False):
                 "strides": [[1] * dimension] + [[2] * dimension] * (n_stages - 1),
                 per_stage: [2] * n_stages,
                 "n_conv_per_stage_decoder": [2] * (n_stages - 1),
+                "conv_op": f"torch.nn.modules.conv.Conv{dimension}d",
                 "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d",
             },
         },
@@ -93,6 +95,30 @@ def test_the_cpu_preset_fits_every_plan(units, n_stages):
     limit = 160**2 if len(units) == 2 else 16 * 64**2
     stride = 2 ** (len(plan["features_per_stage"]) - 1)
     assert math.prod(changed["patch_size"]) <= max(limit, stride ** len(units))
+
+
+@pytest.mark.parametrize(("patch_size", "expected"), [((64, 80), [96, 128]), ((10, 200, 60), [15, 256, 96])])
+def test_the_papers_preset(tmp_path, patch_size, expected):
+    plans = tmp_path / "nnUNetPlans.json"
+    plans.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": {"2d": planned(patch_size, 4)}}))
+    write(plans, "num_epochs=3", preset="paper", trainer="nnUNetTrainerIntensityDA")
+    written = configuration(plans)
+    assert written["patch_size"] == expected
+    assert written["batch_size"] == 1
+    arguments = written["architecture"]["arch_kwargs"]
+    assert arguments["features_per_stage"] == [32, 64, 128, 256, 512]
+    assert arguments["strides"][1] == [1, 2, 2][-len(patch_size) :]
+    assert written["nnunet_da"]["num_epochs"] == 3
+    assert written["nnunet_da"]["optimizer"] == "adam"
+
+
+def test_the_papers_preset_needs_a_trainer_that_has_one(plans):
+    before = plans.read_bytes()
+    with pytest.raises(UserError, match=r"--preset paper: say whose with -tr \(.*nnUNetTrainerIntensityDA"):
+        write(plans, preset="paper")
+    with pytest.raises(UserError, match=r"nnUNetTrainerIntensityD has none; did you mean 'nnUNetTrainerIntensityDA'"):
+        write(plans, preset="paper", trainer="nnUNetTrainerIntensityD")
+    assert plans.read_bytes() == before
 
 
 def test_a_configuration_inherits_and_holds_only_what_was_set(plans):

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from nnunet_da.errors import UserError
+from nnunet_da.training.augmentation import (
+    AugmentationSettings,
+    BrightnessShift,
+    ComposeTransforms,
+    ImageRotation,
+    simple_transforms,
+    size_to_read,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+def test_no_rotation_is_the_identity():
+    image = torch.randn(2, 4, 8, 10)
+    assert torch.allclose(ImageRotation((4, 8, 10), 0)(image.clone(), None)["image"], image)
+
+
+def test_rotation_stays_in_plane():
+    """A slice of its own constant value keeps it: no slice reaches into another, and none turns out of the plane."""
+    read = size_to_read((3, 16, 16), 30)
+    assert read[0] == 3
+    assert min(read[1:]) > 16
+    image = torch.arange(1.0, 4.0)[None, :, None, None].expand(1, 3, *read[1:]).clone()
+    result = ImageRotation((3, 16, 16), 30)(image, None)["image"]
+    assert result.shape == (1, 3, 16, 16)
+    assert torch.allclose(result, torch.arange(1.0, 4.0)[None, :, None, None].expand_as(result), atol=1e-4)
+
+
+def test_rotation_turns_by_at_most_the_given_angle():
+    rotation, size = ImageRotation((1, 33, 33), 30), size_to_read((1, 33, 33), 30)
+    image = torch.zeros(1, *size)
+    # A bar along the rows; its direction after the rotation is the angle.
+    image[:, :, size[1] // 2 - 1 : size[1] // 2 + 2, :] = 1
+    angles = []
+    for _ in range(60):
+        result = rotation(image.clone(), None)["image"][0, 0].numpy()
+        rows, columns = np.nonzero(result > 0.5)
+        slope = np.polyfit(columns, rows, 1)[0]
+        angles.append(abs(np.rad2deg(np.arctan(slope))))
+    assert max(angles) < 32
+    assert max(angles) > 22
+    assert np.mean(np.array(angles) < 10) > 0.1
+
+
+@pytest.mark.parametrize(("patch_size", "columns"), [((6, 7), 2), ((3, 6, 7), 3)])
+def test_flips_are_of_the_named_axes_and_take_the_labels_along(patch_size, columns):
+    settings = AugmentationSettings(scheme="simple", flips=("horizontal",), rotation=0, brightness=0)
+    assert settings.mirror_axes(len(patch_size)) == (columns - 1,)
+    augment = ComposeTransforms(simple_transforms(settings, patch_size))
+    image = torch.randn(1, *patch_size)
+    labels = (image > 0).to(torch.int16)
+    flipped = 0
+    for _ in range(40):
+        result = augment(image=image.clone(), segmentation=labels.clone())
+        assert torch.equal(result["segmentation"], (result["image"] > 0).to(torch.int16))
+        kept = torch.allclose(result["image"], image)
+        assert kept or torch.allclose(result["image"], image.flip(columns))
+        flipped += not kept
+    assert 8 < flipped < 32
+
+
+def test_both_flips_in_any_order_give_ascending_axes():
+    settings = AugmentationSettings(flips=("horizontal", "vertical", "horizontal"))
+    assert settings.mirror_axes(3) == (1, 2)
+    assert settings.mirror_axes(2) == (0, 1)
+
+
+def test_brightness_shifts_each_channel_by_a_share_of_its_deviation():
+    image = torch.randn(2, 32, 32) * torch.tensor([1.0, 50.0])[:, None, None]
+    std = image.flatten(1).std(dim=1)
+    relative = []
+    for _ in range(200):
+        difference = BrightnessShift(0.2)(image=image.clone())["image"] - image
+        assert torch.allclose(difference.flatten(1).std(dim=1), torch.zeros(2), atol=1e-4)
+        relative.append((difference.flatten(1).mean(dim=1) / std).numpy())
+    relative = np.array(relative)
+    assert np.abs(relative).max() <= 0.2 + 1e-5
+    # A uniform distribution over ± 0.2 has the standard deviation 0.4 / √12.
+    assert relative.std(axis=0) == pytest.approx([0.4 / np.sqrt(12)] * 2, rel=0.15)
+    assert abs(np.corrcoef(relative.T)[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"rotation": 200.0}, "0 to 180"), ({"brightness": -1.0}, "negative")]
+)
+def test_bad_values_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        AugmentationSettings(**settings)
