@@ -114,9 +114,8 @@ def run_study(tasks, models, data, work, arguments):
     for run in runs:
         configure(run, work / run.task.name)
     environment = {"nnUNet_n_proc_DA": "0"} if arguments.device == "cpu" else {}
-    if arguments.jobs > 1:
-        # nnU-Net takes all cores for itself; two runs that do would wait for one another in every layer.
-        environment["OMP_THREAD_LIMIT"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
+    # nnU-Net takes all cores; where threads of several runs share them, those that wait must not keep a core busy.
+    environment.setdefault("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
     with ThreadPoolExecutor(arguments.jobs) as pool, tqdm(total=len(runs), desc="runs", unit="run") as bar:
         futures = [pool.submit(execute, run, work / run.task.name, arguments, environment) for run in runs]
         try:
