@@ -8,23 +8,27 @@ decides on the dev cases; the test cases are for what was decided. `study.py` sa
 from intensity_table1 import INTENSITY, TASK
 from study import Model, main
 
-VARIANTS = {
-    "instance": [("alternating", 1), ("alternating", 0.1), ("alternating", 0.01), ("joint", 1), ("joint", 0.1)],
-    "batch": [("alternating", 1), ("alternating", 0.1), ("joint", 0.1)],
-}
-
-
-def models():
-    """U-Net with either norm, and t1t2s-int with norm, update rule and weight of L_p."""
-    found = []
-    for norm, variants in VARIANTS.items():
-        plan = {"plan.norm": norm}
-        found.append(Model(f"U-Net-{norm}", "nnUNetTrainerUNet", plan))
-        for update, weight in variants:
-            name = f"int-{norm}-{update}-{str(weight).replace('.', '')}"
-            found.append(Model(name, INTENSITY, plan | {"pretext.update": update, "pretext.weight": weight}))
-    return found
-
+# Norm, update rule, weight of L_p; U-Net is trained with either norm.
+VARIANTS = (
+    ("instance", "alternating", 1),
+    ("instance", "alternating", 0.1),
+    ("instance", "alternating", 0.01),
+    ("instance", "joint", 0.1),
+    ("batch", "alternating", 1),
+    ("batch", "alternating", 0.1),
+)
+MODELS = (
+    Model("U-Net", "nnUNetTrainerUNet"),
+    Model("U-Net-batch", "nnUNetTrainerUNet", {"plan.norm": "batch"}),
+    *(
+        Model(
+            f"int-{norm}-{update}-{weight}".replace(".", ""),
+            INTENSITY,
+            {"plan.norm": norm, "pretext.update": update, "pretext.weight": weight},
+        )
+        for norm, update, weight in VARIANTS
+    ),
+)
 
 if __name__ == "__main__":
-    main([TASK], models(), description=__doc__)
+    main([TASK], MODELS, description=__doc__)

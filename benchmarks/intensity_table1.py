@@ -14,7 +14,12 @@ TASK = Task(
     dataset_id=101,
     labels=("vertebra=1",),
     channels=("MR",),
-    settings={"num_epochs": 10, "num_iterations_per_epoch": 75, "num_val_iterations_per_epoch": 10, "save_every": 1},
+    settings={
+        "num_epochs": 8,
+        "num_iterations_per_epoch": 80,
+        "num_val_iterations_per_epoch": 10,
+        "plan.patch_size": "128,128",
+    },
 )
 INTENSITY = "nnUNetTrainerIntensityDA"
 SEEDS = (1, 2, 3)
