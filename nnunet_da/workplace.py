@@ -46,6 +46,8 @@ class Workplace:
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "1",
             "PYTHONWARNINGS": "ignore",
+            # Lines are read as they come.
+            "PYTHONUNBUFFERED": "1",
             **environment,
         }
         for path in (*paths.values(), self.folder / "logs", self.folder / "done"):
@@ -60,11 +62,12 @@ class Workplace:
             work()
             write_json({"step": name}, mark)
 
-    def run(self, *command, count=None, total=None, **environment):
+    def run(self, *command, count=None, total=None, until=None, **environment):
         """Runs a command installed with this package's environment; its output goes to a log.
 
-        `count`: regular expression whose matching lines move a progress bar of `total`. Further keywords are
-        environment variables. Raises UserError, naming the log, where the command fails.
+        `count`: regular expression whose matching lines move a progress bar of `total`. `until`: one whose first
+        matching line says that the work is done; the command is ended then. Further keywords are environment
+        variables. Raises UserError, naming the log, where the command fails.
         """
         command = [str(part) for part in command]
         if self.show:
@@ -95,6 +98,8 @@ class Workplace:
                     stream.flush()
                     if count and re.search(count, line):
                         bar.update()
+                    if until and re.search(until, line):
+                        return
                 code = process.wait()
             finally:
                 ended.set()

@@ -36,3 +36,13 @@ def test_several_workplaces_share_the_folders_of_nnunet(tmp_path):
     assert place.environment["nnUNet_n_proc_DA"] == "0"
     assert (tmp_path / "shared" / "nnUNet_results").is_dir()
     assert not (tmp_path / "one" / "nnUNet_raw").exists()
+
+
+def test_a_command_may_be_ended_when_its_work_is_done(tmp_path, monkeypatch):
+    script = tmp_path / "forever"
+    script.write_text("#!/bin/sh\necho begun\necho done\nsleep 600\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    place = Workplace(tmp_path / "place", "cpu", show=False)
+    place.run("forever", until="^done$")
+    assert (tmp_path / "place" / "logs" / "00_forever.log").read_text() == "begun\ndone\n"
