@@ -10,27 +10,23 @@ from intensity_table1 import INTENSITY, TASK
 from study import Model, main
 
 UNET = "nnUNetTrainerUNet"
-# The optimiser and learning rate of the paper, with nnU-Net's decay.
-ADAM = {"optimizer": "adam", "initial_lr": 0.001}
+# The optimiser and learning rate of the paper, with nnU-Net's decay, for both losses.
+ADAM = {"optimizer": "adam", "initial_lr": 0.001, "pretext.optimizer": "shared"}
+# nnU-Net's own for both losses.
+SGD = {"pretext.optimizer": "shared"}
+JOINT = {"pretext.update": "joint"}
 BATCH = {"plan.norm": "batch"}
 MODELS = (
     Model("U-Net", UNET),
     Model("U-Net-batch", UNET, BATCH),
     Model("U-Net-adam", UNET, ADAM),
-    Model(
-        "int-instance-alternating-1",
-        INTENSITY,
-        {"plan.norm": "instance", "pretext.update": "alternating", "pretext.weight": 1},
-    ),
-    Model(
-        "int-instance-alternating-01",
-        INTENSITY,
-        {"plan.norm": "instance", "pretext.update": "alternating", "pretext.weight": 0.1},
-    ),
+    Model("t1t2s-int", INTENSITY),
+    Model("int-batch", INTENSITY, BATCH),
+    Model("int-sgd", INTENSITY, SGD),
+    Model("int-sgd-01", INTENSITY, SGD | {"pretext.weight": 0.1}),
     Model("int-adam", INTENSITY, ADAM),
-    Model("int-adam-joint", INTENSITY, ADAM | {"pretext.update": "joint"}),
-    Model("int-adam-joint-01", INTENSITY, ADAM | {"pretext.update": "joint", "pretext.weight": 0.1}),
-    Model("int-adam-batch", INTENSITY, ADAM | BATCH),
+    Model("int-adam-joint", INTENSITY, ADAM | JOINT),
+    Model("int-adam-joint-01", INTENSITY, ADAM | JOINT | {"pretext.weight": 0.1}),
 )
 
 if __name__ == "__main__":

@@ -20,8 +20,13 @@ class PretextSettings:
     update : 'alternating' or 'joint'
         'alternating', Algorithm 1: each step updates encoder and heads with L_p, then encoder and decoder with L_seg.
         'joint': one update with L_seg + weight · L_p.
+    optimizer : 'adam' or 'shared'
+        Of the updates with L_p, in alternating updates. 'adam': one of their own, the paper's. 'shared': that of the
+        segmentation, moments included, as in the paper, where both are Adam. nnU-Net's SGD hardly trains the heads.
+    lr : float
+        Initial learning rate of that 'adam' (the paper: 0.001); it decays as that of the segmentation.
     weight : float
-        Weight of L_p (the paper: 1).
+        Weight of L_p (the paper: 1). Adam's steps do not depend on it where L_p is alone.
     rotation : float
         Images are rotated in plane by an angle drawn uniformly from ± this many degrees (the paper: 30).
     """
@@ -29,11 +34,14 @@ class PretextSettings:
     domains: tuple[str, ...] | None = None
     batch_size: int = 4
     update: Literal["alternating", "joint"] = "alternating"
+    optimizer: Literal["adam", "shared"] = "adam"
+    lr: float = 1e-3
     weight: float = 1.0
     rotation: float = 30.0
 
     def __post_init__(self):
         require(self.domains is None or len(self.domains) > 0, "pretext.domains", "must name at least one domain")
         require(self.batch_size >= 2, "pretext.batch_size", "must be at least 2: the heads normalise over the batch")
+        require(self.lr > 0, "pretext.lr", "must be above 0")
         require(self.weight > 0, "pretext.weight", "must be above 0")
         require(0 <= self.rotation <= 180, "pretext.rotation", "must be from 0 to 180 degrees")

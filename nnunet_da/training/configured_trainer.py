@@ -231,17 +231,21 @@ class ConfiguredTrainer(nnUNetTrainer):
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
 
-    def update_weights(self, loss):
-        """One step of the optimiser down the gradient of `loss`, clipped and scaled as nnU-Net does it."""
+    def update_weights(self, loss, optimizer=None):
+        """One step down the gradient of `loss`, clipped and scaled as nnU-Net does it.
+
+        `optimizer`: the one that steps; default: that of the trainer. Gradients must have been cleared before.
+        """
+        optimizer = optimizer or self.optimizer
         if self.grad_scaler is None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.optimizer.step()
+            optimizer.step()
             return
         self.grad_scaler.scale(loss).backward()
-        self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.step(optimizer)
         self.grad_scaler.update()
 
     def preprocessed_dataset(self, cases):

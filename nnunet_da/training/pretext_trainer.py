@@ -15,7 +15,7 @@ from nnunet_da.pretext.head import PretextHead
 from nnunet_da.pretext.network import DualTaskNetwork, without_heads
 from nnunet_da.pretext.settings import PretextSettings
 from nnunet_da.training import curves
-from nnunet_da.training.configured_trainer import ConfiguredTrainer, read_settings
+from nnunet_da.training.configured_trainer import ConfiguredTrainer, read_settings, unwrap
 from nnunet_da.training.loaders import DomainBalancedLoader, start_loader, stop_loader
 from nnunet_da.training.schedule import Schedule
 
@@ -71,6 +71,7 @@ class PretextTrainer(ConfiguredTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.tasks = ()
         self.dataloader_pretext = None
+        self.pretext_optimizer = None
 
     @property
     def pretext_domains(self):
@@ -144,6 +145,33 @@ class PretextTrainer(ConfiguredTrainer):
                 self.network.module, device_ids=[self.local_rank], find_unused_parameters=True
             )
 
+    def configure_optimizers(self):
+        optimizer, scheduler = super().configure_optimizers()
+        self.pretext_optimizer = optimizer
+        if self.settings.pretext.optimizer == "adam" and self.settings.pretext.update == "alternating":
+            network = unwrap(self.network)
+            parameters = [*network.encoder.parameters(), *network.pretext_heads.parameters()]
+            self.pretext_optimizer = torch.optim.Adam(parameters, self.settings.pretext.lr)
+            # Its state is kept with that of nnU-Net's, in the same entry of the checkpoint.
+            optimizer.register_state_dict_post_hook(self._add_pretext_state)
+            optimizer.register_load_state_dict_pre_hook(self._take_pretext_state)
+        return optimizer, scheduler
+
+    def _add_pretext_state(self, optimizer, state):
+        return {**state, "pretext": self.pretext_optimizer.state_dict()}
+
+    def _take_pretext_state(self, optimizer, state):
+        state = dict(state)
+        self.pretext_optimizer.load_state_dict(state.pop("pretext"))
+        return state
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        if self.pretext_optimizer is not self.optimizer:
+            decay = self.optimizer.param_groups[0]["lr"] / self.initial_lr
+            for group in self.pretext_optimizer.param_groups:
+                group["lr"] = decay * self.settings.pretext.lr
+
     def get_dataloaders(self):
         loaders = super().get_dataloaders()
         cases_by_domain = self._pretext_cases()
@@ -188,7 +216,7 @@ class PretextTrainer(ConfiguredTrainer):
         with self._autocast():
             _, outputs = self.network(None, images)
             loss = self._pretext_loss(outputs, answers)
-        self.update_weights(self.settings.pretext.weight * loss)
+        self.update_weights(self.settings.pretext.weight * loss, self.pretext_optimizer)
         results = super().train_step(batch)
         return {**results, **self._score(loss, outputs, answers, pretext_batch["keys"])}
 

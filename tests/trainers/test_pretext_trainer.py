@@ -57,17 +57,49 @@ def changed_parts(trainer, action):
     return {part(name) for name, value in trainer.network.named_parameters() if not torch.equal(value, before[name])}
 
 
-def test_alternating_updates_are_those_of_algorithm_1(started, monkeypatch):
-    trainer = started()
+@pytest.mark.parametrize("optimizer", ["adam", "shared"])
+def test_alternating_updates_are_those_of_algorithm_1(started, monkeypatch, optimizer):
+    trainer = started(optimizer=optimizer)
     updates = []
-    original = trainer.optimizer.step
+    assert (trainer.pretext_optimizer is trainer.optimizer) == (optimizer == "shared")
+    for stepped in {trainer.optimizer, trainer.pretext_optimizer}:
 
-    def step(*arguments, **keywords):
-        updates.append(changed_parts(trainer, lambda: original(*arguments, **keywords)))
+        def step(*arguments, original=stepped.step, kind=type(stepped), **keywords):
+            updates.append((kind, changed_parts(trainer, lambda: original(*arguments, **keywords))))
 
-    monkeypatch.setattr(trainer.optimizer, "step", step)
+        monkeypatch.setattr(stepped, "step", step)
     trainer.train_step(next(trainer.dataloader_train))
-    assert updates == [{"encoder", "heads"}, {"encoder", "decoder"}]
+    first = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
+    assert updates == [(first, {"encoder", "heads"}), (torch.optim.SGD, {"encoder", "decoder"})]
+
+
+def test_the_optimiser_of_the_task_decays_with_that_of_the_segmentation(started):
+    trainer = started(lr=0.002)
+    trainer.num_epochs, trainer.current_epoch = 10, 5
+    trainer.lr_scheduler.max_steps = 10
+    trainer.on_train_epoch_start()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**0.9)
+    assert trainer.pretext_optimizer.param_groups[0]["lr"] == pytest.approx(0.002 * 0.5**0.9)
+
+
+def test_the_optimiser_of_the_task_is_kept_in_checkpoints(started, tmp_path):
+    trainer = started()
+    trainer.train_step(next(trainer.dataloader_train))
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    moments = [state["exp_avg"].clone() for state in trainer.pretext_optimizer.state.values()]
+    assert any(moment.any() for moment in moments)
+    resumed = started()
+    assert not resumed.pretext_optimizer.state
+    resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    loaded = [state["exp_avg"] for state in resumed.pretext_optimizer.state.values()]
+    assert all(torch.equal(one, other) for one, other in zip(moments, loaded, strict=True))
+    assert resumed.optimizer.state_dict()["state"].keys() == trainer.optimizer.state_dict()["state"].keys()
+
+
+def test_a_joint_update_has_one_optimiser(started):
+    assert started(update="joint").pretext_optimizer is not None
+    trainer = started(update="joint")
+    assert trainer.pretext_optimizer is trainer.optimizer
 
 
 def test_joint_update_is_one_step_on_the_weighted_sum(started, monkeypatch):
