@@ -19,8 +19,8 @@ def cases_in_folder(folder, domain, *, labels_folder=None, prefix="", subjects_f
     Names are ``CASE_0000.nii.gz``, ``CASE_0001.nii.gz``, … where every file is named so, else ``CASE.nii.gz``, one
     channel each. The case id is `prefix` and CASE. Raises UserError where files do not fit together.
     """
-    images = _images_of_cases(_scans_by_stem(folder), folder)
-    labels = {} if labels_folder is None else _scans_by_stem(labels_folder)
+    images = _images_of_cases(scans_by_stem(folder), folder)
+    labels = {} if labels_folder is None else scans_by_stem(labels_folder)
     for name, path in labels.items():
         if name not in images:
             raise UserError(f"{path}: there is no scan '{name}' in {folder}{nearest(name, images)}")
@@ -30,8 +30,11 @@ def cases_in_folder(folder, domain, *, labels_folder=None, prefix="", subjects_f
     return [Case(prefix + name, domain, subjects.get(name), paths, labels.get(name)) for name, paths in images.items()]
 
 
-def _scans_by_stem(folder):
-    """Name without ending → path of every scan, sorted by name; a folder inside is a DICOM series."""
+def scans_by_stem(folder):
+    """Name without ending → path of every scan, sorted by name; a folder inside is a DICOM series.
+
+    Raises UserError where there is no scan, a file is none, or two have one name.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
