@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_da.errors import UserError
+from nnunet_da.evaluation.statistics import bootstrap_interval
 from nnunet_da.files import atomic_file
 from nnunet_da.workplace import Workplace
 
@@ -246,7 +247,7 @@ def tables(results):
     parts = []
     for (task, name_of_set), rows in results.groupby(["task", "set"], sort=False):
         keys = ["model", "domain", "case", "structure"]
-        how = dict.fromkeys(METRICS, "mean") | {"missed": "sum", "false": "sum"}
+        how = {key: "mean" for key in METRICS if key in rows} | {"missed": "sum", "false": "sum"}
         means = rows.groupby(keys, sort=False).agg(how).reset_index()
         seeds = rows.groupby("model", sort=False)["seed"].nunique()
         note = ", ".join(f"{model} {n}" for model, n in seeds.items())
@@ -271,22 +272,10 @@ def differences(results, reference, metric="dsc"):
             if model == reference or not len(shared):
                 continue
             by_seed = (values[model][shared] - values[reference][shared]).dropna()
-            low, high = bootstrap_interval(by_seed.mean(axis=1))
+            low, high = bootstrap_interval(by_seed.mean(axis=1).groupby("case").mean().to_numpy(), method="percentile")
             per_seed = ", ".join(f"{value:+.3f}" for value in by_seed.mean())
             lines.append(
                 f"| {task} | {name_of_set} | {domain} | {model} − {reference} | {len(by_seed)} | {len(shared)} "
                 f"| {by_seed.to_numpy().mean():+.3f} | {low:+.3f} to {high:+.3f} | {per_seed} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def bootstrap_interval(values, confidence=0.95):
-    """Percentile bootstrap interval of the mean of `values`, with a fixed seed; NaN for fewer than two values."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    if len(values) < 2:
-        return np.nan, np.nan
-    rng = np.random.default_rng(0)
-    result = bootstrap((values,), np.mean, confidence_level=confidence, method="percentile", rng=rng)
-    return result.confidence_interval.low, result.confidence_interval.high

@@ -2,13 +2,14 @@
 
 import functools
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from nnunet_da.errors import UserError
+from nnunet_da.evaluation.finished import FinishedCases, fingerprint
 from nnunet_da.evaluation.label_map import (
     ENDINGS,
     label_maps_in,
@@ -17,27 +18,15 @@ from nnunet_da.evaluation.label_map import (
     require_same_geometry,
 )
 from nnunet_da.evaluation.membership import Structures, parse_labels, structures_of_domain
-from nnunet_da.evaluation.metrics import structure_metrics
+from nnunet_da.evaluation.metrics import COUNTS, METRICS, TOLERANCE_MM, mask_pairs
 from nnunet_da.parallel import run_parallel
 
 DEFAULT_DOMAIN = "all"
-COLUMNS = (
-    "model",
-    "domain",
-    "case",
-    "structure",
-    "dsc",
-    "hd_mm",
-    "hd_voxels",
-    "hd95_mm",
-    "assd_mm",
-    "sensitivity",
-    "specificity",
-    "missed",
-    "false",
-    "n_reference_voxels",
-    "n_predicted_voxels",
-)
+COLUMNS = ("model", "domain", "case", "structure", *(metric.key for metric in METRICS), *COUNTS)
+SLICE_COLUMNS = ("model", "domain", "case", "structure", "slice", "dsc", "sensitivity", "specificity")
+# The axes of a file's grid, in the order of the arrays' axes.
+AXES = ("z", "y", "x")
+COARSEST = "coarsest"
 
 
 @dataclass(frozen=True)
@@ -50,20 +39,59 @@ class Case:
     predictions: dict[str, Path | None]
 
 
-def parse_models(texts):
+def parse_models(texts, flag="--pred"):
     """Model → folder of texts such as ``unet=FOLDER``. Raises UserError for another form or a name given twice."""
     folders = {}
-    for text in texts:
-        name, separator, folder = text.partition("=")
-        if not (name and separator and folder):
-            raise UserError(f"--pred {text}: must be NAME=FOLDER")
+    for name, folder in _parse_named(texts, flag):
         if name in folders:
-            raise UserError(f"--pred {text}: duplicate model '{name}' (also {folders[name]})")
-        folders[name] = Path(folder)
+            raise UserError(f"{flag} {name}={folder}: duplicate model '{name}' (also {folders[name]})")
+        folders[name] = folder
     return folders
 
 
-def evaluate_folders(
+def parse_folds(texts, flag="--fold-pred"):
+    """Model → folders, one per fold, of texts such as ``unet=FOLDER``. Raises UserError for another form."""
+    folders = {}
+    for name, folder in _parse_named(texts, flag):
+        folders.setdefault(name, []).append(folder)
+    return folders
+
+
+def _parse_named(texts, flag):
+    for text in texts:
+        name, separator, folder = text.partition("=")
+        if not (name and separator and folder):
+            raise UserError(f"{flag} {text}: must be NAME=FOLDER")
+        yield name, Path(folder)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How metrics are computed: `tolerance_mm` and `empty` as in `metrics.label_map_metrics`; across which axis of the
+    files' grid slices are taken ("x", "y", "z", or "coarsest": that with the largest spacing, z among equals)."""
+
+    tolerance_mm: float = TOLERANCE_MM
+    empty: str = "nan"
+    slice_axis: str = COARSEST
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Two pandas DataFrames: `cases` with `COLUMNS`, a row per model, case and structure; and `slices` with
+    `SLICE_COLUMNS`, a row per slice in which either mask holds the structure. `n_empty_slices` is the number of
+    slices without a row, over all models, cases and structures, because both masks are empty there."""
+
+    cases: object
+    slices: object
+    n_empty_slices: int
+
+
+def evaluate_folders(references, predictions, labels, **options):
+    """The metrics of every model, case and structure: `cases` of `evaluate`, which has the same arguments."""
+    return evaluate(references, predictions, labels, **options).cases
+
+
+def evaluate(
     references,
     predictions,
     labels,
@@ -73,12 +101,14 @@ def evaluate_folders(
     domain_labels=None,
     allow_missing=False,
     n_processes=None,
+    options: Options | None = None,
+    finished: FinishedCases | None = None,
 ):
-    """Metrics of every model, case and structure, as a pandas DataFrame with `COLUMNS`.
+    """The `Evaluation` of every model, case and structure.
 
     Args:
-        references: folder of reference label maps, CASE.nii.gz or .nii.
-        predictions: model → folder of predictions under the same names.
+        references: folder of reference label maps, a file with one of `label_map.ENDINGS` per case.
+        predictions: model → folder of predictions under the same names, with whichever of these endings.
         labels: `labels` of dataset.json. A list of values is a region: the union of its labels. Background is no
             structure, and voxels whose reference is ``ignore`` are left out.
         domain_of_case: case → domain; its order is the order of the domains. Cases it does not name belong to
@@ -87,51 +117,97 @@ def evaluate_folders(
         allow_missing: an absent prediction counts as an empty one: Dice 0 and missed wherever the reference holds the
             structure. Otherwise it is an error.
         n_processes: parallel processes; by default one per core.
+        options: `Options`; None for the defaults.
+        finished: where to take results from and keep them; None to compute all and keep none.
 
     Rows are ordered by domain, model as given, case and structure as in `labels`. The metrics, and the values for empty
-    masks, are those of `metrics.structure_metrics`. Every file is checked before the first metric is computed.
-    Raises UserError where a folder, file, geometry or label value breaks a rule.
+    masks, are those of `metrics`. Raises UserError where a folder, file, geometry or label value breaks a rule; the
+    other cases are evaluated, and kept in `finished`, all the same.
     """
     import pandas
 
+    options = options or Options()
     structures = parse_labels(labels)
     cases = _collect(references, predictions, domain_of_case or {}, default_domain, allow_missing)
     domains = list(dict.fromkeys(case.domain for case in cases))
     chosen = {d: structures_of_domain(structures, (domain_labels or {}).get(d), f"labels of '{d}'") for d in domains}
-    check = functools.partial(check_case, structures=structures)
-    evaluate = functools.partial(evaluate_case, chosen=chosen, ignore=structures.ignore)
-    run_parallel(check, cases, n_processes, "Checking files")
-    rows = [row for rows in run_parallel(evaluate, cases, n_processes, "Computing metrics") for row in rows]
+    work = functools.partial(
+        _evaluate_and_keep, chosen=chosen, structures=structures, options=options, finished=finished
+    )
+    marks = [_mark(case, chosen, structures, options) if finished else None for case in cases]
+    results = [finished.load(mark) if finished else None for mark in marks]
+    pending = [index for index, result in enumerate(results) if result is None]
+    if len(pending) < len(cases):
+        _note(f"{len(cases) - len(pending)} of {len(cases)} cases were finished before (kept in {finished.folder})")
+    found = run_parallel(work, [(cases[index], marks[index]) for index in pending], n_processes, "Evaluating cases")
+    for index, result in zip(pending, found, strict=True):
+        results[index] = result
+
     order = {"domain": domains, "model": list(predictions)}
-    rows.sort(key=lambda row: [names.index(row[column]) for column, names in order.items()])
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    frames = []
+    for table, columns in (("cases", COLUMNS), ("slices", SLICE_COLUMNS)):
+        rows = [row for result in results for row in result[table]]
+        rows.sort(key=lambda row: [names.index(row[column]) for column, names in order.items()])
+        frames.append(pandas.DataFrame(rows, columns=list(columns)))
+    return Evaluation(*frames, sum(result["n_empty_slices"] for result in results))
 
 
-def check_case(case: Case, structures: Structures):
-    """Raises UserError unless all files of a case can be read, lie on one grid and hold known values only."""
-    known = structures.predictable
+def _mark(case, chosen, structures, options):
+    """The fingerprint of a case's result."""
+    # As lists: their order is that of the rows.
+    names = [case.name, case.domain, list(case.predictions), list(chosen[case.domain].items())]
+    settings = [names, asdict(structures), asdict(options), COLUMNS, SLICE_COLUMNS]
+    return fingerprint([case.reference, *case.predictions.values()], settings)
+
+
+def _evaluate_and_keep(case_and_mark, chosen, structures, options, finished):
+    case, mark = case_and_mark
+    result = evaluate_case(case, chosen, structures, options)
+    if finished:
+        finished.save(mark, result)
+    return result
+
+
+def evaluate_case(case: Case, chosen, structures: Structures, options: Options):
+    """``cases`` and ``slices``, rows of the tables of `Evaluation` as dicts, and ``n_empty_slices`` of one case.
+
+    `chosen`: domain → name → label values of the structures to evaluate. Raises UserError unless all files of the case
+    can be read, lie on one grid and hold values that `structures` knows.
+    """
+    ignore, known = structures.ignore, structures.predictable
     reference = read_label_map(case.reference)
-    require_known_values(reference, known if structures.ignore is None else [*known, structures.ignore], case.reference)
-    for path in case.predictions.values():
-        if path is not None:
+    require_known_values(reference, known if ignore is None else [*known, ignore], case.reference)
+    truth = _unsigned(reference.array)
+    valid = truth != ignore if ignore is not None and ignore in truth else None
+    result = {"cases": [], "slices": [], "n_empty_slices": 0}
+    for model, path in case.predictions.items():
+        if path is None:
+            predicted = np.zeros_like(truth)
+        else:
             prediction = read_label_map(path)
             require_same_geometry(prediction, reference, path, case.reference)
             require_known_values(prediction, known, path)
+            predicted = _unsigned(prediction.array)
+        for structure, pair in mask_pairs(truth, predicted, reference.spacing, chosen[case.domain], valid):
+            names = {"model": model, "domain": case.domain, "case": case.name, "structure": structure}
+            metrics = pair.metrics(tolerance_mm=options.tolerance_mm, empty=options.empty)
+            result["cases"].append({**names, **metrics})
+            axis = _slice_axis(options.slice_axis, pair.spacing)
+            slices = pair.slice_metrics(axis)
+            values = zip(*(column.tolist() for column in slices.values()), strict=True)
+            result["slices"] += [names | dict(zip(slices, row, strict=True)) for row in values]
+            result["n_empty_slices"] += (pair.shape[axis] if len(pair.shape) == 3 else 1) - len(slices["slice"])
+    return result
 
 
-def evaluate_case(case: Case, chosen, ignore):
-    """Rows (dicts with `COLUMNS`) of one case, for the structures `chosen` (domain → name → label values)."""
-    reference = read_label_map(case.reference)
-    valid = reference.array != ignore if ignore is not None and ignore in reference.array else None
-    rows = []
-    for model, path in case.predictions.items():
-        prediction = np.zeros_like(reference.array) if path is None else read_label_map(path).array
-        for structure, values in chosen[case.domain].items():
-            metrics = structure_metrics(
-                np.isin(reference.array, values), np.isin(prediction, values), reference.spacing, valid
-            )
-            rows.append({"model": model, "domain": case.domain, "case": case.name, "structure": structure, **metrics})
-    return rows
+def _slice_axis(name, spacing):
+    """The axis of the arrays that `Options.slice_axis` names."""
+    return int(np.argmax(spacing)) if name == COARSEST else AXES.index(name)
+
+
+def _unsigned(array):
+    """Label values, which are whole numbers ≥ 0, as an unsigned integer type."""
+    return array if array.dtype.kind == "u" else array.astype(np.uint32)
 
 
 def _collect(references, predictions, domain_of_case, default_domain, allow_missing):

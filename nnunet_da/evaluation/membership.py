@@ -26,11 +26,13 @@ class Structures:
 
 @dataclass(frozen=True)
 class Membership:
-    """What dataset.json says: its `labels`, the domain of each case, and the structures that each domain names."""
+    """What dataset.json says: its `labels`, the domain of each case, the structures that each domain names, and the
+    domains with labelled cases (None for a dataset without domains)."""
 
     labels: dict
     domain_of_case: dict[str, str]
     domain_labels: dict[str, list[str]]
+    labelled_domains: list[str] | None = None
 
 
 def parse_labels(labels, source="labels"):
@@ -101,6 +103,7 @@ def read_membership(path):
         content["labels"],
         {case: domain.name for domain in domains for case in domain.cases},
         {domain.name: list(domain.labels) for domain in domains},
+        [domain.name for domain in domains if domain.labelled],
     )
 
 

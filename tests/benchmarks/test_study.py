@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas
 import pytest
 
@@ -94,13 +93,3 @@ def test_differences_are_paired_by_case_and_seed(study):
     table = study.differences(results(a=[[0.5, 0.7], [0.5, 0.5]], b=[[0.6, 0.9], [0.6, 0.7], [0.0, 0.0]]), "a")
     (row,) = [line for line in table.splitlines() if "b − a" in line]
     assert "| 2 | 2 | +0.150 | +0.100 to +0.200 | +0.150, +0.150 |" in row
-
-
-def test_the_interval_is_that_of_the_mean(study):
-    values = np.random.default_rng(1).normal(0.1, 0.05, size=60)
-    low, high = study.bootstrap_interval(values)
-    half = 1.96 * values.std(ddof=1) / np.sqrt(60)
-    assert low == pytest.approx(values.mean() - half, abs=0.003)
-    assert high == pytest.approx(values.mean() + half, abs=0.003)
-    assert study.bootstrap_interval(values) == (low, high)
-    assert np.isnan(study.bootstrap_interval([0.1])).all()

@@ -5,7 +5,9 @@ import numpy as np
 import pandas
 import pytest
 
-from nnunet_da.cli import main
+from nnunet_da.cli import build_parser, main
+from nnunet_da.evaluation import cases as evaluation_cases
+from nnunet_da.evaluation.cases import Options
 
 AFFINE = np.diag([1.0, 1, 2, 1])
 
@@ -103,10 +105,65 @@ def test_files_of_others_are_not_replaced(study, capsys):
     assert (study / "report" / "notes.txt").read_text() == "mine"
 
 
+def test_slices(study, capsys):
+    assert evaluate("--slices", "z") == 0
+    assert "slices.csv: 10 slices; left out are 6 where both masks are empty" in capsys.readouterr().err
+    slices = pandas.read_csv(study / "report" / "slices.csv")
+    # The disc in slices 1 and 2, predicted in 2 and 3.
+    shifted = slices[(slices["case"] == "t_1") & (slices["model"] == "da")]
+    assert shifted[["slice", "dsc"]].to_numpy().tolist() == [[1, 0], [2, 1], [3, 0]]
+    assert evaluate() == 0
+    assert not (study / "report" / "slices.csv").exists()
+
+
+def test_options(study):
+    assert evaluate("--empty", "penalty", "--tolerance", "2") == 0
+    cases = pandas.read_csv(study / "report" / "cases.csv").set_index(["case", "model"])
+    assert cases.loc[("t_1", "unet"), "hd_mm"] == pytest.approx(np.sqrt(8**2 + 8**2 + 8**2))
+    assert cases.loc[("t_1", "unet"), "missed"]
+    assert cases.loc[("t_1", "da"), "nsd"] == 1
+
+
+def test_defaults_are_those_of_the_library():
+    arguments = build_parser().parse_args(["evaluate", "-g", "a", "--pred", "m=b", "-d", "1", "-o", "c"])
+    assert (arguments.tolerance, arguments.empty) == (Options().tolerance_mm, Options().empty)
+    with_slices = build_parser().parse_args(["evaluate", "-g", "a", "--pred", "m=b", "-d", "1", "-o", "c", "--slices"])
+    assert with_slices.slices == Options().slice_axis
+
+
+def test_an_interrupted_evaluation_is_kept_until_the_report_is_written(study, monkeypatch, capsys):
+    kept, work, evaluated = study / ".report.unfinished", evaluation_cases.evaluate_case, []
+
+    def stop(case, *arguments):
+        if case.name == "t_1":
+            raise KeyboardInterrupt
+        return work(case, *arguments)
+
+    def count(case, *arguments):
+        evaluated.append(case.name)
+        return work(case, *arguments)
+
+    monkeypatch.setattr(evaluation_cases, "evaluate_case", stop)
+    assert evaluate() == 130
+    assert len(list(kept.iterdir())) == 1
+    assert not (study / "report").exists()
+    monkeypatch.setattr(evaluation_cases, "evaluate_case", count)
+    assert evaluate() == 0
+    assert evaluated == ["t_1"]
+    assert "1 of 2 cases were finished before" in capsys.readouterr().err
+    assert not kept.exists()
+    first = (study / "report" / "cases.csv").read_bytes()
+    assert evaluate() == 0
+    assert evaluated == ["t_1", "s_1", "t_1"]
+    assert (study / "report" / "cases.csv").read_bytes() == first
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"more": ("-np", "0")}, "-np 0: must be at least 1"),
+        ({"more": ("--tolerance", "-1")}, "--tolerance -1: must be a number of mm ≥ 0"),
+        ({"more": ("--tolerance", "nan")}, "--tolerance nan: must be a number of mm ≥ 0"),
         ({"more": ("--pred", "da=unet")}, "duplicate model 'da'"),
         ({"more": ("--pred", "other")}, "must be NAME=FOLDER"),
         ({"more": ("--pred", "other=absent")}, "absent: no such folder"),
@@ -132,3 +189,34 @@ def test_a_dataset_is_required(study, capsys):
         evaluate(dataset=())
     assert stop.value.code == 2
     assert "one of the arguments -d --dataset-json is required" in capsys.readouterr().err
+
+
+def test_a_page_beside_the_tables_has_their_numbers(study):
+    assert evaluate("--html", "--title", "Discs", "--empty", "penalty") == 0
+    assert (study / "report" / "cases.csv").is_file()
+    page = (study / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Discs" in page
+    assert "replaced by the worst value" in (study / "report" / "table.md").read_text(encoding="utf-8")
+    # Again, into its own folder, without the page.
+    assert evaluate() == 0
+    assert not (study / "report" / "report.html").exists()
+
+
+def test_without_references_the_page_stands_alone(study, capsys):
+    words = ["evaluate", "--pred", "unet=unet", "--pred", "da=da", "-d", "101", "-o", "report", "-np", "1"]
+    assert main(words) == 1
+    assert "-g is required; only --html does without references" in capsys.readouterr().err
+    assert not (study / "report").exists()
+    assert main([*words, "--html"]) == 0
+    assert [path.name for path in (study / "report").iterdir()] == ["report.html"]
+    page = (study / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Where to doubt" in page
+    assert "t_1" in page
+
+
+def test_what_the_page_needs_is_checked_before_anything_is_written(study, capsys):
+    assert evaluate("--html", "--fold-pred", "unt=da") == 1
+    assert "'unt' is not one of the models; did you mean 'unet'" in capsys.readouterr().err
+    assert evaluate("--html", "--probabilities", "unet") == 1
+    assert "--probabilities unet: must be NAME=FOLDER" in capsys.readouterr().err
+    assert not (study / "report").exists()

@@ -1,9 +1,13 @@
+import os
+
 import nibabel
 import numpy as np
 import pytest
 
 from nnunet_da.errors import UserError
-from nnunet_da.evaluation.cases import COLUMNS, evaluate_folders, parse_models
+from nnunet_da.evaluation import cases
+from nnunet_da.evaluation.cases import COLUMNS, SLICE_COLUMNS, Options, evaluate_folders, parse_models
+from nnunet_da.evaluation.finished import FinishedCases
 from nnunet_da.evaluation.metrics import structure_metrics
 
 LABELS = {"background": 0, "disc": 1, "bone": 2}
@@ -193,3 +197,193 @@ def test_models_of_another_form(text):
 def test_duplicate_models():
     with pytest.raises(UserError, match=r"--pred unet=b: duplicate model 'unet' \(also a\)"):
         parse_models(["unet=a", "unet=b"])
+
+
+def test_options_are_handed_on(folders):
+    folder, arrays = folders
+    write(folder / "noisy" / "a.nii.gz", np.zeros((6, 7, 8)))
+    plain = evaluate(folder, ["noisy"]).set_index(["case", "structure"])
+    found = evaluate(folder, ["noisy"], options=Options(tolerance_mm=0, empty="penalty")).set_index(
+        ["case", "structure"]
+    )
+    assert found.loc[("a", "disc"), "hd_mm"] == pytest.approx(np.linalg.norm([6 * 1, 7 * 2, 8 * 3]))
+    assert np.isnan(plain.loc[("a", "disc"), "hd_mm"])
+    assert found.loc[("a", "disc"), "missed"]
+    reference, noisy = arrays["b"]
+    for table, tolerance_mm in ((plain, 1), (found, 0)):
+        expected = structure_metrics(reference == 1, noisy == 1, (1, 2, 3), tolerance_mm=tolerance_mm)["nsd"]
+        assert table.loc[("b", "disc"), "nsd"] == pytest.approx(expected)
+
+
+class TestOtherFormats:
+    def convert(self, path, ending):
+        import SimpleITK
+
+        image = SimpleITK.ReadImage(str(path))
+        SimpleITK.WriteImage(image, str(path).removesuffix(".nii.gz") + ending)
+        path.unlink()
+
+    def test_change_nothing(self, folders):
+        folder, _ = folders
+        before = evaluate(folder)
+        for path, ending in (
+            ("labels/a", ".mha"),
+            ("labels/b", ".nrrd"),
+            ("noisy/a", ".nii"),
+            ("noisy/c", ".mhd"),
+            ("exact/b", ".nhdr"),
+        ):
+            self.convert(folder / f"{path}.nii.gz", ending)
+        after = evaluate(folder)
+        assert list(after["case"]) == list(before["case"])
+        for column in COLUMNS[4:]:
+            np.testing.assert_allclose(after[column].astype(float), before[column].astype(float), rtol=1e-6)
+
+    def test_broken_files(self, folders):
+        folder, _ = folders
+        self.convert(folder / "noisy" / "b.nii.gz", ".mha")
+        path = folder / "noisy" / "b.mha"
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(UserError, match=r"noisy/b\.mha: unreadable or truncated"):
+            evaluate(folder)
+
+
+class TestSlices:
+    def slices(self, folder, **options):
+        arguments = folder / "labels", {"noisy": folder / "noisy"}, LABELS
+        return cases.evaluate(*arguments, n_processes=1, options=Options(**options))
+
+    # The files' axes x, y, z have 6, 7 and 8 voxels of 1, 2 and 3 mm.
+    @pytest.mark.parametrize(("name", "axis"), [("x", 0), ("y", 1), ("z", 2), ("coarsest", 2)])
+    def test_dice_of_each(self, folders, name, axis):
+        folder, arrays = folders
+        found = self.slices(folder, slice_axis=name).slices
+        assert tuple(found.columns) == SLICE_COLUMNS
+        assert len(found) == 3 * 2 * (6, 7, 8)[axis]
+        for row in found.to_dict("records"):
+            reference, noisy = (
+                array.take(row["slice"], axis) == LABELS[row["structure"]] for array in arrays[row["case"]]
+            )
+            assert row["dsc"] == pytest.approx(2 * (reference & noisy).sum() / (reference.sum() + noisy.sum()))
+            assert row["sensitivity"] == pytest.approx((reference & noisy).sum() / reference.sum())
+            assert row["specificity"] == pytest.approx((~reference & ~noisy).sum() / (~reference).sum())
+
+    def test_empty_slices_are_left_out_and_counted(self, folders):
+        folder, arrays = folders
+        for name in ("labels", "noisy"):
+            array = arrays["b"][0].copy()
+            array[:, :, :3] = 0
+            write(folder / name / "b.nii.gz", array)
+        found = self.slices(folder)
+        assert found.n_empty_slices == 2 * 3
+        assert set(found.slices.loc[found.slices["case"] == "b", "slice"]) == {3, 4, 5, 6, 7}
+
+    def test_of_2d_images(self, tmp_path):
+        image = np.random.default_rng(0).integers(0, 3, (6, 7))
+        for name in ("labels", "noisy"):
+            write(tmp_path / name / "a.nii.gz", image)
+            write(tmp_path / name / "b.nii.gz", image[:, None])
+        found = self.slices(tmp_path, slice_axis="x")
+        assert found.slices[["case", "slice", "dsc"]].to_numpy().tolist() == [["a", 0, 1]] * 2 + [["b", 0, 1]] * 2
+        assert found.n_empty_slices == 0
+
+
+class TestResumption:
+    @pytest.fixture
+    def evaluated(self, monkeypatch):
+        """The names of the cases that are evaluated, in order."""
+        names, work = [], cases.evaluate_case
+
+        def count(case, *arguments):
+            names.append(case.name)
+            return work(case, *arguments)
+
+        monkeypatch.setattr(cases, "evaluate_case", count)
+        return names
+
+    def interrupt_at(self, monkeypatch, name):
+        work = cases.evaluate_case
+
+        def stop(case, *arguments):
+            if case.name == name:
+                raise KeyboardInterrupt
+            return work(case, *arguments)
+
+        monkeypatch.setattr(cases, "evaluate_case", stop)
+
+    def test_an_interrupted_evaluation_goes_on(self, folders, evaluated, monkeypatch, capsys):
+        folder, _ = folders
+        finished = FinishedCases(folder / "kept")
+        expected = evaluate(folder)
+        assert evaluated == ["a", "b", "c"]
+        evaluated.clear()
+        with monkeypatch.context() as context:
+            self.interrupt_at(context, "c")
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(folder, finished=finished)
+        assert evaluated == ["a", "b"]
+        assert len(list((folder / "kept").iterdir())) == 2
+        assert capsys.readouterr().err == ""
+        assert evaluate(folder, finished=finished).equals(expected)
+        assert evaluated == ["a", "b", "c"]
+        assert "2 of 3 cases were finished before" in capsys.readouterr().err
+        assert evaluate(folder, finished=finished).equals(expected)
+        assert evaluated == ["a", "b", "c"]
+
+    def test_processes_keep_what_they_finish(self, folders, evaluated):
+        folder, _ = folders
+        finished = FinishedCases(folder / "kept")
+        found = evaluate(folder, finished=finished, n_processes=2)
+        assert evaluate(folder, finished=finished).equals(found)
+        assert evaluated == []
+
+    def test_a_file_that_is_mended_is_all_that_is_left(self, folders, evaluated):
+        folder, arrays = folders
+        finished = FinishedCases(folder / "kept")
+        (folder / "noisy" / "b.nii.gz").write_bytes(b"broken")
+        with pytest.raises(UserError, match="unreadable"):
+            evaluate(folder, finished=finished)
+        write(folder / "noisy" / "b.nii.gz", arrays["b"][1])
+        evaluated.clear()
+        assert evaluate(folder, finished=finished).equals(evaluate(folder))
+        assert evaluated[0] == "b"
+        assert len(evaluated) == 1 + 3
+
+    @pytest.mark.parametrize("change", ["reference", "prediction", "absent", "time"])
+    def test_a_changed_file_is_evaluated_again(self, folders, evaluated, change):
+        folder, arrays = folders
+        finished = FinishedCases(folder / "kept")
+        evaluate(folder, finished=finished, allow_missing=True)
+        evaluated.clear()
+        path = folder / ("labels" if change == "reference" else "noisy") / "b.nii.gz"
+        if change == "absent":
+            path.unlink()
+        elif change == "time":
+            os.utime(path, ns=(0, 0))
+        else:
+            write(path, arrays["b"][0] * (arrays["b"][0] == 1))
+        found = evaluate(folder, finished=finished, allow_missing=True)
+        assert evaluated == ["b"]
+        assert found.equals(evaluate(folder, allow_missing=True))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"options": Options(empty="penalty")},
+            {"options": Options(tolerance_mm=2)},
+            {"options": Options(slice_axis="x")},
+            {"labels": {"background": 0, "bone": 2, "disc": 1}},
+            {"labels": {**LABELS, "ignore": 3}},
+            {"models": ["exact"]},
+            {"default_domain": "x"},
+            {"domain_labels": {"all": ["bone"]}},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_another_evaluation_takes_nothing_over(self, folders, evaluated, change):
+        folder, _ = folders
+        finished = FinishedCases(folder / "kept")
+        evaluate(folder, finished=finished)
+        evaluated.clear()
+        assert evaluate(folder, finished=finished, **change).equals(evaluate(folder, **change))
+        assert evaluated == ["a", "b", "c"] * 2

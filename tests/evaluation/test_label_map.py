@@ -6,6 +6,7 @@ import pytest
 
 from nnunet_da.errors import UserError
 from nnunet_da.evaluation.label_map import (
+    files_of,
     label_maps_in,
     read_label_map,
     require_known_values,
@@ -140,3 +141,130 @@ def test_fractions_are_unknown_values(tmp_path, array, value):
     array[0, 0, 0] = value
     with pytest.raises(UserError, match=f"unknown label value {value}"):
         require_known_values(read_label_map(write(tmp_path / "a.nii.gz", array)), [0, 1, 2], "a")
+
+
+SITK_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".h5", ".dcm", ".hdr")
+
+
+def write_sitk(path, array, spacing=(1.0, 2.0, 3.0), origin=(4.0, 5.0, 6.0), direction=None, compressed=False):
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(spacing[: array.ndim])
+    image.SetOrigin(origin[: array.ndim])
+    if direction is not None:
+        image.SetDirection(np.ravel(direction).tolist())
+    SimpleITK.WriteImage(image, str(path), compressed)
+    return path
+
+
+@pytest.mark.parametrize("ending", SITK_ENDINGS)
+def test_other_formats(tmp_path, array, ending):
+    found = read_label_map(write_sitk(tmp_path / f"a{ending}", array))
+    np.testing.assert_array_equal(found.array, array)
+    assert found.array.flags.c_contiguous
+    assert found.spacing == pytest.approx((3, 2, 1))
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr", ".hdr"])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (5, 6)])
+def test_the_grid_does_not_depend_on_the_format(tmp_path, ending, shape):
+    array = np.random.default_rng(1).integers(0, 3, shape, np.uint8)
+    direction = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, -1]])[: len(shape), : len(shape)]
+    paths = [write_sitk(tmp_path / name, array, direction=direction) for name in ("a.nii.gz", f"b{ending}")]
+    reference, prediction = map(read_label_map, paths)
+    require_same_geometry(prediction, reference, *paths)
+    np.testing.assert_array_equal(prediction.array, reference.array)
+    assert np.ptp(reference.origin) > 1
+    np.testing.assert_allclose(prediction.origin, reference.origin, atol=1e-5)
+    np.testing.assert_allclose(prediction.direction, reference.direction, atol=1e-6)
+
+
+def voxel_file(path):
+    """The file that holds the voxels."""
+    return max(path.parent.iterdir(), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("ending", SITK_ENDINGS)
+@pytest.mark.parametrize("kept", [0, 0.05, 0.5, 0.9])
+def test_truncated_files_of_other_formats_are_refused(tmp_path, ending, kept, compressed):
+    array = np.random.default_rng(1).integers(0, 3, (20, 30, 40), np.uint8)
+    path = write_sitk(tmp_path / f"a{ending}", array, compressed=compressed)
+    file = voxel_file(path)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(UserError, match="unreadable or truncated") as error:
+        read_label_map(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_text_is_refused(tmp_path, array):
+    path = write_sitk(tmp_path / "a.vtk", array)
+    header = path.read_bytes().partition(b"LOOKUP_TABLE")[0].replace(b"BINARY", b"ASCII")
+    values = [str(value) for value in array.ravel()]
+    path.write_bytes(header + b"LOOKUP_TABLE default\n" + " ".join(values).encode() + b"\n")
+    np.testing.assert_array_equal(read_label_map(path).array, array)
+    path.write_bytes(header + b"LOOKUP_TABLE default\n" + " ".join(values[:-5]).encode() + b"\n")
+    with pytest.raises(UserError, match="unreadable or truncated"):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".dcm", ".vtk", ".png", ".hdr"])
+def test_files_that_are_something_else_are_refused(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"not a scan")
+    with pytest.raises(UserError, match="unreadable or truncated") as error:
+        read_label_map(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=rf"b\{ending}: "):
+        read_label_map(tmp_path / f"b{ending}")
+
+
+def test_vectors_are_no_labels(tmp_path):
+    import SimpleITK
+
+    colours = SimpleITK.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True)
+    SimpleITK.WriteImage(colours, str(tmp_path / "a.png"))
+    with pytest.raises(UserError, match=r"a\.png: a label map holds numbers"):
+        read_label_map(tmp_path / "a.png")
+
+
+def test_cases_are_named_without_ending_and_pictures_beside_label_maps_do_not_count(tmp_path, array):
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.1.mha", "b.nrrd", "c.mhd", "d.nii.gz", "e.gipl.gz"):
+        write_sitk(tmp_path / name, array)
+    (tmp_path / "a.1.mha").rename(tmp_path / "a.1.MHA")
+    for folder in (tmp_path, tmp_path / "pictures"):
+        write_sitk(folder / "b.png", array[0])
+    names = {case: path.name for case, path in label_maps_in(tmp_path).items()}
+    assert names == {"a.1": "a.1.MHA", "b": "b.nrrd", "c": "c.mhd", "d": "d.nii.gz", "e": "e.gipl.gz"}
+    assert list(label_maps_in(tmp_path / "pictures")) == ["b"]
+    write_sitk(tmp_path / "b.mha", array)
+    with pytest.raises(UserError, match=r"duplicate case 'b' \(also b\.mha\)"):
+        label_maps_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "others"),
+    [(".nii.gz", []), (".mha", []), (".mhd", ["a.raw"]), (".nhdr", ["a.raw"]), (".hdr", ["a.img"])],
+)
+def test_files_of_a_label_map(tmp_path, array, ending, others):
+    path = write_sitk(tmp_path / f"a{ending}", array)
+    assert [file.name for file in files_of(path)] == [f"a{ending}", *others]
+    for name in others:
+        (tmp_path / name).unlink()
+        assert files_of(path) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "expected"),
+    [(np.int16, 255, np.uint8), (np.float64, 2, np.uint8), (np.int16, 256, np.int16), (np.int16, -1, np.int16)],
+)
+def test_labels_are_bytes_where_that_loses_nothing(tmp_path, array, dtype, top, expected):
+    array = array.astype(dtype)
+    array[0, 0, 0] = top
+    found = read_label_map(write(tmp_path / "a.nii.gz", array)).array
+    assert found.dtype == expected
+    np.testing.assert_array_equal(found, array.T)

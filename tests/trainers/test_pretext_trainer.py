@@ -64,8 +64,8 @@ def test_alternating_updates_are_those_of_algorithm_1(started, monkeypatch, opti
     assert (trainer.pretext_optimizer is trainer.optimizer) == (optimizer == "shared")
     for stepped in {trainer.optimizer, trainer.pretext_optimizer}:
 
-        def step(*arguments, original=stepped.step, kind=type(stepped), **keywords):
-            updates.append((kind, changed_parts(trainer, lambda: original(*arguments, **keywords))))
+        def step(*arguments, stepped=stepped, original=stepped.step, **keywords):
+            updates.append((type(stepped), changed_parts(trainer, lambda: original(*arguments, **keywords))))
 
         monkeypatch.setattr(stepped, "step", step)
     trainer.train_step(next(trainer.dataloader_train))
