@@ -12,7 +12,7 @@ is trained then. WORK/results.csv holds every metric of every case; table.md and
 import argparse
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,15 +117,19 @@ def run_study(tasks, models, data, work, arguments):
     environment = {"nnUNet_n_proc_DA": "0"} if arguments.device == "cpu" else {}
     # nnU-Net takes all cores; where threads of several runs share them, those that wait must not keep a core busy.
     environment.setdefault("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
+    errors = []
     with ThreadPoolExecutor(arguments.jobs) as pool, tqdm(total=len(runs), desc="runs", unit="run") as bar:
         futures = [pool.submit(execute, run, work / run.task.name, arguments, environment) for run in runs]
         try:
-            for future in futures:
-                future.result()
+            for future in as_completed(futures):
+                # A run that fails does not keep the others from being done.
+                errors += [error] if (error := future.exception()) else []
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if errors:
+        raise errors[0]
 
 
 def prepare(task, data, folder, device):

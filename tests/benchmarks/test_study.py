@@ -72,6 +72,23 @@ def test_a_study_runs_once_and_goes_on_with_what_is_new(study, tmp_path, monkeyp
         assert len(list(csv.reader(stream))) == 1 + 6
 
 
+def test_a_run_that_fails_does_not_stop_the_others(study, tmp_path, monkeypatch):
+    task, models = tiny(study)
+    done = []
+
+    def execute(run, *_):
+        if run.model.name == "U-Net":
+            raise UserError("U-Net failed")
+        done.append(run.model.name)
+
+    monkeypatch.setattr(study, "prepare", lambda *_: None)
+    monkeypatch.setattr(study, "configure", lambda *_: None)
+    monkeypatch.setattr(study, "execute", execute)
+    with pytest.raises(UserError, match="U-Net failed"):
+        study.run_study([task], models, tmp_path, tmp_path, SimpleNamespace(device="cpu", jobs=1, sets=None))
+    assert done == ["int"]
+
+
 def test_nothing_evaluated_is_said(study, tmp_path):
     task, models = tiny(study)
     with pytest.raises(UserError, match="nothing is evaluated yet"):
