@@ -162,6 +162,11 @@ class PretextTrainer(ConfiguredTrainer):
 
     def _take_pretext_state(self, optimizer, state):
         state = dict(state)
+        if "pretext" not in state:
+            raise UserError(
+                f"{self.output_folder}: the checkpoint holds no state of the optimiser of L_p; it was trained with "
+                f"another pretext.optimizer or pretext.update"
+            )
         self.pretext_optimizer.load_state_dict(state.pop("pretext"))
         return state
 

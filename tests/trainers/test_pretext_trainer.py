@@ -96,8 +96,13 @@ def test_the_optimiser_of_the_task_is_kept_in_checkpoints(started, tmp_path):
     assert resumed.optimizer.state_dict()["state"].keys() == trainer.optimizer.state_dict()["state"].keys()
 
 
+def test_a_checkpoint_of_another_optimiser_is_refused(started, tmp_path):
+    started(optimizer="shared").save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    with pytest.raises(UserError, match="holds no state of the optimiser of L_p"):
+        started().load_checkpoint(str(tmp_path / "checkpoint.pth"))
+
+
 def test_a_joint_update_has_one_optimiser(started):
-    assert started(update="joint").pretext_optimizer is not None
     trainer = started(update="joint")
     assert trainer.pretext_optimizer is trainer.optimizer
 
