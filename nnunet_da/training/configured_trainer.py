@@ -159,9 +159,10 @@ class ConfiguredTrainer(nnUNetTrainer):
             self.save_checkpoint(str(Path(self.output_folder, "checkpoint_best.pth")))
             self.current_epoch += 1
         if self.current_epoch == self.num_epochs:
+            # ASCII: nnU-Net writes its log in the encoding of the locale.
             self.print_to_log_file(
                 f"checkpoint_best.pth is of epoch {int(np.argmin([*earlier, total]))}, of the lowest validation loss; "
-                f"predict with it by nnUNetv2_predict … -chk checkpoint_best.pth"
+                f"predict with it by nnUNetv2_predict with -chk checkpoint_best.pth"
             )
 
     def validation_losses(self):

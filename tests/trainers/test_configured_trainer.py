@@ -181,7 +181,7 @@ def test_the_best_epoch_by_validation_loss(spine, edited_plans, monkeypatch):
     # Of equal epochs the later one, which has trained longer.
     assert kept == {0: 0, 1: 1, 2: 1, 3: 3}
     with open(trainer.log_file, encoding="utf-8") as stream:
-        assert "nnUNetv2_predict … -chk checkpoint_best.pth" in stream.read()
+        assert "nnUNetv2_predict with -chk checkpoint_best.pth" in stream.read()
 
 
 def test_only_labelled_cases_are_trained_and_validated_on(spine):
