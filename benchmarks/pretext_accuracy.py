@@ -8,7 +8,9 @@ tasks of the model's trainer, and the network answers in evaluation mode.
 """
 
 import argparse
+import contextlib
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +55,11 @@ def main():
 def ask(model_folder, domains, arguments):
     """A dict (task, domain, case, class, score, chance) for every patch."""
     trainer_name = read_checkpoint(model_folder / f"fold_{arguments.fold}" / arguments.checkpoint)["trainer_name"]
-    trainer = recursive_find_trainer_class_by_name(trainer_name)
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model_folder), (arguments.fold,), arguments.checkpoint)
+    # nnU-Net tells on stdout where it looks; there the table is to stand alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        trainer = recursive_find_trainer_class_by_name(trainer_name)
+        predictor.initialize_from_trained_model_folder(str(model_folder), (arguments.fold,), arguments.checkpoint)
     configuration, network = predictor.configuration_manager, predictor.network
     network.load_state_dict(predictor.list_of_parameters[0])
     network.eval()
