@@ -6,27 +6,23 @@ Optimiser, norm, update rule and weight of L_p, one after the other. It decides 
 what was decided. `study.py` says what it does.
 """
 
-from intensity_table1 import INTENSITY, TASK
+from intensity_table1 import ADAM, CHOSEN, INTENSITY, TASK, UNET
 from study import Model, main
 
-UNET = "nnUNetTrainerUNet"
-# The optimiser and learning rate of the paper, with nnU-Net's decay, for both losses.
-ADAM = {"optimizer": "adam", "initial_lr": 0.001, "pretext.optimizer": "shared"}
-# nnU-Net's own for both losses.
+# nnU-Net's own optimiser for both losses.
 SGD = {"pretext.optimizer": "shared"}
-JOINT = {"pretext.update": "joint"}
 BATCH = {"plan.norm": "batch"}
 MODELS = (
     Model("U-Net", UNET),
     Model("U-Net-batch", UNET, BATCH),
     Model("U-Net-adam", UNET, ADAM),
-    Model("t1t2s-int", INTENSITY),
-    Model("int-batch", INTENSITY, BATCH),
     Model("int-sgd", INTENSITY, SGD),
     Model("int-sgd-01", INTENSITY, SGD | {"pretext.weight": 0.1}),
+    Model("int-default", INTENSITY),
+    Model("int-batch", INTENSITY, BATCH),
     Model("int-adam", INTENSITY, ADAM),
-    Model("int-adam-joint", INTENSITY, ADAM | JOINT),
-    Model("int-adam-joint-01", INTENSITY, ADAM | JOINT | {"pretext.weight": 0.1}),
+    Model("int-adam-joint", INTENSITY, ADAM | {"pretext.update": "joint"}),
+    Model("t1t2s-int", INTENSITY, CHOSEN),
 )
 
 if __name__ == "__main__":
