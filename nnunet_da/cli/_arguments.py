@@ -1,5 +1,7 @@
 """Arguments that several verbs share, named as nnU-Net names them."""
 
+from pathlib import Path
+
 
 def add_dataset(parser, *, required=True):
     parser.add_argument("-d", dest="dataset", required=required, metavar="ID", help="dataset id or DatasetXXX_Name")
@@ -11,6 +13,19 @@ def add_model(parser):
     parser.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="such as 3d_fullres")
     parser.add_argument("-tr", dest="trainer", default="nnUNetTrainerIntensityDA", help="default: %(default)s")
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
+
+
+def add_scans(parser):
+    """-i: a folder of scans under any names."""
+    parser.add_argument(
+        "-i",
+        dest="scans",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="scans: CASE.nii.gz, or CASE_0000.nii.gz, CASE_0001.nii.gz, … for several channels; "
+        "also .nii, .mha, .mhd, .nrrd and a folder per DICOM series",
+    )
 
 
 def add_processes(parser):

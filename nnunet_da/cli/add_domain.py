@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nnunet_da.cli._arguments import add_dataset, add_processes
+from nnunet_da.cli._arguments import add_dataset, add_processes, add_scans
 
 HELP = "add scans to a dataset as a domain, unlabelled or (with -l) labelled"
 EXAMPLE = """  nnunet-da add-domain -d 101 --domain siemens_1p5t -i SCANS
@@ -10,15 +10,7 @@ EXAMPLE = """  nnunet-da add-domain -d 101 --domain siemens_1p5t -i SCANS
 def add_arguments(parser):
     add_dataset(parser)
     parser.add_argument("--domain", required=True, metavar="NAME", help="the domain, new or one that the dataset has")
-    parser.add_argument(
-        "-i",
-        dest="scans",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="scans: CASE.nii.gz, or CASE_0000.nii.gz, CASE_0001.nii.gz, … for several channels; "
-        "also .nii, .mha, .mhd, .nrrd and a folder per DICOM series",
-    )
+    add_scans(parser)
     parser.add_argument(
         "-l", dest="labels", type=Path, metavar="DIR", help="label maps: CASE.nii.gz, for all or some scans"
     )

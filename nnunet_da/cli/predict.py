@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nnunet_da.cli._arguments import add_dataset
+from nnunet_da.cli._arguments import add_dataset, add_scans
 
 HELP = "segment any folder of scans with a trained model, under their own names and on their own grids"
 EXAMPLE = """  nnunet-da predict -i SCANS -o PREDICTIONS -d 101 -c 3d_fullres -tr nnUNetTrainerIntensityDA -f 0
@@ -8,15 +8,7 @@ EXAMPLE = """  nnunet-da predict -i SCANS -o PREDICTIONS -d 101 -c 3d_fullres -t
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "-i",
-        dest="scans",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="scans under any names: .nii.gz, .nii, .mha, .mhd, .nrrd, a folder per DICOM series; "
-        "CASE_0000, CASE_0001, … for several channels",
-    )
+    add_scans(parser)
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add_dataset(parser, required=False)
     parser.add_argument("-c", dest="configuration", metavar="CONFIGURATION", help="such as 3d_fullres")
