@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_da import scans
 from nnunet_da.errors import UserError
+from nnunet_da.scan_sources import Source
 
 COPY, RECODE, CONVERT = "copy", "recode", "convert"
 
@@ -26,8 +27,8 @@ class CaseTask:
 
     id: str
     domain: str
-    images: tuple[Path, ...]
-    label: Path | None
+    images: tuple[Path | Source, ...]
+    label: Path | Source | None
     label_values: Mapping[int, int] | None
     channel_names: tuple[str, ...]
     label_names: Mapping[int, str]
@@ -103,16 +104,20 @@ def check_existing_case(task: CaseTask) -> CheckedCase:
 
 @dataclass(frozen=True)
 class WriteTask:
-    """A checked case, the folders it is written into, and whether files may be hard links rather than copies."""
+    """A checked case, the folders it is written into, and whether files may be hard links rather than copies.
+
+    `mark_unlabelled`: a case without a label gets a label map that is `ignore` everywhere; else it gets none.
+    """
 
     checked: CheckedCase
     images_folder: Path
     labels_folder: Path
     link: bool
+    mark_unlabelled: bool = True
 
 
 def write_case(write_task: WriteTask) -> None:
-    """Writes the images as ``ID_0000.nii.gz``, … and the label map, `ignore` everywhere where there is none."""
+    """Writes the images as ``ID_0000.nii.gz``, … and the label map."""
     checked, link = write_task.checked, write_task.link
     task = checked.task
     for channel, (path, action) in enumerate(zip(task.images, checked.actions, strict=True)):
@@ -125,6 +130,8 @@ def write_case(write_task: WriteTask) -> None:
             scans.save_nifti(scans.read_scan(path).voxels, checked.grid, target)
     target = write_task.labels_folder / f"{task.id}{task.ending}"
     if task.label is None:
+        if not write_task.mark_unlabelled:
+            return
         scans.save_nifti(np.full(checked.grid.shape, task.ignore, np.uint8), checked.grid, target)
     elif checked.label_action == COPY:
         _copy(task.label, target, link)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_da import splits
 from nnunet_da.domains import BACKGROUND, Domain, Domains, check_domain_labels, check_name, label_values, structures
@@ -19,6 +20,10 @@ from nnunet_da.files import atomic_file, atomic_folder, require_free_space, writ
 from nnunet_da.parallel import run_parallel
 from nnunet_da.paths import PREPROCESSED, RAW, RESULTS, dataset_folder, nnunet_folder
 from nnunet_da.raw_folder import RawFolder, new_folder, with_background
+from nnunet_da.raw_tables import TEST_CASES, merge, read_table, write_table
+
+if TYPE_CHECKING:
+    from nnunet_da.scan_sources import Source
 
 # The checks need numpy and nibabel, which the command line should not wait for: `scans` and `raw_cases` are imported
 # where they are used.
@@ -26,10 +31,14 @@ from nnunet_da.raw_folder import RawFolder, new_folder, with_background
 # The domain that the cases of a dataset without domains become.
 SOURCE = "source"
 
+# nnU-Net's folders of images and labels.
+TRAINING = ("imagesTr", "labelsTr")
+TEST = ("imagesTs", "labelsTs")
+
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: an image per channel, and its label map (None: unlabelled).
+    """One scan: an image per channel, and its label map (None: unlabelled); files, or sources of `scan_sources`.
 
     `subject` None means that the case is a subject of its own. `label_values` maps the values in the label file to the
     dataset's (0 stays 0 unless named; a part that is not annotated may be mapped to `ignore`); None: they are the same.
@@ -38,8 +47,8 @@ class Case:
     id: str
     domain: str
     subject: str | None
-    images: tuple[Path, ...]
-    label: Path | None
+    images: "tuple[Path | Source, ...]"
+    label: "Path | Source | None"
     label_values: Mapping[int, int] | None = None
 
 
@@ -49,62 +58,97 @@ class Conversion:
 
     `labels` maps structures to values from 1 (or, for regions, to lists of values), without `ignore`; `domain_labels`
     names the structures of the domains that do not have all; `extra` holds entries for dataset.json such as licence.
+    `test_cases` are written to imagesTs (and labelsTs, where they have labels), and listed in test_cases.csv. `tables`
+    are side files, written beside dataset.json: file name → case → column → text.
     """
 
     cases: Sequence[Case]
     channel_names: Sequence[str]
     labels: Mapping[str, int | Sequence[int]]
+    test_cases: Sequence[Case] = ()
+    tables: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     domain_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     regions_class_order: Sequence[int] | None = None
     name: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
+    def without_labels(self) -> "Conversion":
+        """The same with every training case taken as unlabelled."""
+        return replace(self, cases=[replace(case, label=None, label_values=None) for case in self.cases])
+
+    def only(self, ids: Iterable[str]) -> "Conversion":
+        """The same with the training cases `ids` alone. Raises UserError where one of them is none."""
+        known = {case.id: case for case in self.cases}
+        for id in ids:
+            if id not in known:
+                raise UserError(f"--cases: there is no case '{id}'{nearest(id, known)}")
+        return replace(self, cases=[known[id] for id in dict.fromkeys(ids)])
+
+
+def read_case_list(path) -> list[str]:
+    """The case ids in a text file, one per line. Raises UserError where it cannot be read or is empty."""
+    try:
+        ids = Path(path).read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if not ids:
+        raise UserError(f"{path}: names no case")
+    return ids
+
 
 def write_dataset(
-    cases: Iterable[Case],
+    conversion: Conversion,
     dataset_id: int,
     name: str,
     *,
-    channel_names: Sequence[str],
-    labels: Mapping[str, int | Sequence[int]],
-    domain_labels: Mapping[str, Sequence[str]] | None = None,
-    regions_class_order: Sequence[int] | None = None,
-    extra: Mapping[str, str] | None = None,
     into: bool = False,
     overwrite: bool = False,
     link: bool = False,
     n_processes: int | None = None,
 ) -> Path:
-    """Writes `cases` as ``nnUNet_raw/DatasetXXX_Name``, and splits into ``nnUNet_preprocessed``; returns the folder.
+    """Writes `conversion` as ``nnUNet_raw/DatasetXXX_Name``, splits into ``nnUNet_preprocessed``; returns the folder.
 
-    `into` adds them to a dataset of that id and name, `overwrite` replaces it; without either, it must not exist.
-    Arguments as in `Conversion`; `link` makes hard links where files are taken as they are; `n_processes` as in
-    `run_parallel`. Raises UserError, before anything is written, with the first rule that is broken.
+    `into` adds it to a dataset of that id and name, `overwrite` replaces it; without either, it must not exist. `link`
+    makes hard links where files are taken as they are; `n_processes` as in `run_parallel`. Raises UserError, before
+    anything is written, with the first rule that is broken.
     """
-    cases = list(cases)
-    domain_labels = dict(domain_labels or {})
     folder = new_folder(dataset_id, name)
+    domain_labels = dict(conversion.domain_labels)
     if into:
-        labels = with_background(labels, folder.name)
+        labels = with_background(conversion.labels, folder.name)
         dataset = RawFolder.read(folder)
         # A domain that comes new has the labels of its own dataset, which may be fewer than those of this one.
-        new_domains = {case.domain for case in cases if case.domain not in (dataset.domains or ())}
-        domain_labels = {name: structures(labels) for name in new_domains} | domain_labels
-        _add(dataset, _in_labels_of(cases, labels, dataset), domain_labels, SOURCE, link, n_processes)
+        new_domains = {case.domain for case in conversion.cases if case.domain not in (dataset.domains or ())}
+        adding = replace(
+            conversion,
+            cases=_in_labels_of(conversion.cases, labels, dataset),
+            test_cases=_in_labels_of(conversion.test_cases, labels, dataset),
+            domain_labels={name: structures(labels) for name in new_domains} | domain_labels,
+        )
+        _add(dataset, adding, SOURCE, link, n_processes)
         return folder
     if folder.exists() and not overwrite:
         raise UserError(f"{folder}: exists; add to it with --into, replace it with --overwrite, or choose another -d")
-    dataset = RawFolder.new(folder, channel_names, labels, regions_class_order, extra or {})
-    domains = _joined(Domains(()), cases, domain_labels, dataset)
-    checked = _check_cases(cases, domains, dataset, n_processes)
-    _check_no_scan_twice(checked)
+    dataset = RawFolder.new(
+        folder, conversion.channel_names, conversion.labels, conversion.regions_class_order, conversion.extra
+    )
+    domains = _joined(Domains(()), conversion.cases, domain_labels, dataset)
+    _check_test_ids(conversion.test_cases, domains, dataset)
+    checked = _check_cases(conversion.cases, domains, dataset, n_processes)
+    tests = _check_cases(conversion.test_cases, domains, dataset, n_processes)
+    _check_no_scan_twice([*checked, *tests])
+    tables = _tables_of(conversion, folder)
     new_splits = splits.make_splits(domains)
-    _print_notes(checked)
+    _print_notes([*checked, *tests])
+    _note_subjects_on_both_sides(conversion.test_cases, domains)
 
-    _require_space(checked, folder, link)
+    _require_space([*checked, *tests], folder, link)
     with _named_write_errors(folder):
         with atomic_folder(folder) as temporary:
-            _write_cases(checked, temporary, link, n_processes)
+            _write_cases(checked, temporary, TRAINING, link, n_processes)
+            _write_cases(tests, temporary, TEST, link, n_processes)
+            for name, table in tables.items():
+                write_table(table, temporary / name)
             write_json(dataset.json_with(domains), temporary / "dataset.json")
         if new_splits:
             write_json(new_splits, nnunet_folder(PREPROCESSED) / folder.name / splits.FILE_NAME)
@@ -125,9 +169,9 @@ def add_domain(
     A dataset without domains becomes one whose cases are the labelled domain `source_domain`. Cases that are there
     already, with the same content, are left; an unlabelled case that now comes with a label gets it.
     """
-    return _add(
-        RawFolder.read(dataset_folder(RAW, dataset)), list(cases), domain_labels or {}, source_domain, link, n_processes
-    )
+    raw = RawFolder.read(dataset_folder(RAW, dataset))
+    adding = Conversion(list(cases), raw.channel_names, raw.labels, domain_labels=domain_labels or {})
+    return _add(raw, adding, source_domain, link, n_processes)
 
 
 def next_steps(dataset_name: str) -> str:
@@ -244,12 +288,35 @@ def _check_case_id(case):
         raise UserError(f"case '{case}': an id must not end like a channel (_0000); rename it")
 
 
+def _check_test_ids(test_cases, domains, dataset):
+    """Raises UserError where the id of a test case breaks a rule, or stands twice."""
+    seen = set(domains.cases)
+    for case in test_cases:
+        _check_case_id(case.id)
+        check_name(case.domain, "domain", dataset.folder.name)
+        if case.id in seen:
+            raise UserError(f"{dataset.folder.name}: case '{case.id}' is given twice, or for training and for test")
+        seen.add(case.id)
+
+
+def _tables_of(conversion, folder):
+    """Name → content of the side files of `folder` with those of `conversion` in them."""
+    tables = dict(conversion.tables)
+    if conversion.test_cases:
+        tables[TEST_CASES] = {
+            case.id: {"domain": case.domain, "subject": case.subject or case.id} for case in conversion.test_cases
+        }
+    return {name: merge(read_table(folder / name), table, folder / name) for name, table in tables.items()}
+
+
 def _check_cases(cases, domains, dataset, n_processes):
     """Reads and checks the files of all cases; a list of `CheckedCase` in their order."""
     from nnunet_da.raw_cases import check_case
 
-    names_of_domain = {domain.name: _label_names(domain, dataset.labels) for domain in domains}
-    tasks = [_task(case, names_of_domain[case.domain], dataset) for case in cases]
+    names_of_domain = {domain.name: _label_names(domain.labels, dataset.labels) for domain in domains}
+    # The domain of a test case need not have training cases.
+    all_names = _label_names(structures(dataset.labels), dataset.labels)
+    tasks = [_task(case, names_of_domain.get(case.domain, all_names), dataset) for case in cases]
     return run_parallel(check_case, tasks, n_processes, "Checking scans")
 
 
@@ -282,14 +349,27 @@ def _read_existing(domains, dataset, new_ids, n_processes):
     return {case.task.id: case for case in checked}
 
 
+def _read_existing_tests(dataset, n_processes):
+    """Case id → `CheckedCase` of the test cases of `dataset`."""
+    from nnunet_da.raw_cases import check_existing_case
+
+    tasks = []
+    for id, images in dataset.images_on_disk(TEST[0]).items():
+        label = dataset.folder / TEST[1] / f"{id}{dataset.ending}"
+        case = Case(id, TEST[0], None, tuple(images), label if label.exists() else None)
+        tasks.append(_task(case, {}, dataset))
+    checked = run_parallel(check_existing_case, tasks, n_processes, f"Reading {dataset.folder.name}")
+    return {case.task.id: case for case in checked}
+
+
 def _task(case, label_names, dataset):
     from nnunet_da.raw_cases import CaseTask
 
     return CaseTask(
         id=case.id,
         domain=case.domain,
-        images=tuple(Path(path) for path in case.images),
-        label=None if case.label is None else Path(case.label),
+        images=tuple(case.images),
+        label=case.label,
         label_values=case.label_values,
         channel_names=dataset.channel_names,
         label_names=label_names,
@@ -298,10 +378,10 @@ def _task(case, label_names, dataset):
     )
 
 
-def _label_names(domain, labels):
-    """Value → name for the values that label maps of `domain` may hold."""
+def _label_names(structures_of_domain, labels):
+    """Value → name for the values that label maps with these structures may hold."""
     names = {0: BACKGROUND}
-    for name in domain.labels:
+    for name in structures_of_domain:
         for value in labels[name] if isinstance(labels[name], list) else [labels[name]]:
             names.setdefault(value, name)
     return dict(sorted(names.items()))
@@ -340,22 +420,35 @@ def _is_unchanged(case, existing):
     return True
 
 
-def _add(dataset, cases, domain_labels, source_domain, link, n_processes):
-    """Adds `cases` to `dataset`. Returns the ids of the cases that were new or changed."""
+def _add(dataset, conversion, source_domain, link, n_processes):
+    """Adds `conversion` to `dataset`. Returns the ids of the training cases that were new or changed."""
     json_before = dataset.json_path.read_bytes()
+    cases = conversion.cases
     before = dataset.domains or dataset.as_one_domain(source_domain)
-    after = _joined(before, cases, domain_labels, dataset)
+    after = _joined(before, cases, conversion.domain_labels, dataset)
+    _check_test_ids(conversion.test_cases, after, dataset)
+    tables = _tables_of(conversion, dataset.folder)
     existing = _read_existing(before, dataset, {case.id for case in cases}, n_processes)
+    existing_tests = _read_existing_tests(dataset, n_processes)
     checked = _check_cases(cases, after, dataset, n_processes)
+    tests = _check_cases(conversion.test_cases, after, dataset, n_processes)
     changed = [case for case in checked if not _is_unchanged(case, existing.get(case.task.id))]
-    _check_no_scan_twice([case for case in checked if case.task.id not in existing], existing.values())
+    changed_tests = [case for case in tests if not _is_unchanged(case, existing_tests.get(case.task.id))]
+    _check_no_scan_twice(
+        [case for case in [*checked, *tests] if case.task.id not in existing and case.task.id not in existing_tests],
+        [*existing.values(), *existing_tests.values()],
+    )
     new_splits = _extended_splits(dataset.folder, after, [case.id for case in cases if case.label is not None])
-    _print_notes(changed)
+    _print_notes([*changed, *changed_tests])
+    _note_subjects_on_both_sides(conversion.test_cases, after)
 
-    if changed or dataset.domains is None:
-        _require_space(changed, dataset.folder, link)
+    if changed or changed_tests or dataset.domains is None:
+        _require_space([*changed, *changed_tests], dataset.folder, link)
         with _named_write_errors(dataset.folder), _staged(dataset.folder) as staging:
-            _write_cases(changed, staging, link, n_processes)
+            _write_cases(changed, staging, TRAINING, link, n_processes)
+            _write_cases(changed_tests, staging, TEST, link, n_processes)
+            for name, table in tables.items():
+                write_table(table, staging / name)
             if dataset.json_path.read_bytes() != json_before:
                 raise UserError(f"{dataset.json_path}: was changed meanwhile; nothing was added, run the command again")
             if dataset.domains is None:
@@ -392,17 +485,19 @@ def _staged(folder):
 def _move_in(staging, dataset, domains, json_before):
     """Moves the staged files into `dataset` and replaces dataset.json last; all is put back where that fails."""
     moved = []
+    # Labels first: nnU-Net takes what lies in imagesTr for a case.
+    parts = [path for labels_then_images in (TRAINING, TEST) for path in reversed(labels_then_images)]
+    files = [path for part in parts for path in sorted((staging / part).glob("*"))] + sorted(staging.glob("*.csv"))
     try:
-        # Labels first: nnU-Net takes what lies in imagesTr for a case.
-        for part in ("labelsTr", "imagesTr"):
-            replaced = staging / "replaced" / part
-            replaced.mkdir(parents=True)
-            for path in sorted((staging / part).iterdir()):
-                target = dataset.folder / part / path.name
-                if target.exists():
-                    shutil.copyfile(target, replaced / path.name)
-                moved.append((target, replaced / path.name))
-                path.replace(target)
+        for path in files:
+            target = dataset.folder / path.relative_to(staging)
+            replaced = staging / "replaced" / path.relative_to(staging)
+            for folder in (target.parent, replaced.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                shutil.copyfile(target, replaced)
+            moved.append((target, replaced))
+            path.replace(target)
         write_json(dataset.json_with(domains), dataset.json_path)
     except BaseException:
         for target, backup in moved:
@@ -415,14 +510,17 @@ def _move_in(staging, dataset, domains, json_before):
         raise
 
 
-def _write_cases(checked, folder, link, n_processes):
-    """Writes imagesTr and labelsTr of `checked` into `folder`."""
+def _write_cases(checked, folder, parts, link, n_processes):
+    """Writes `checked` into the two folders `parts` (TRAINING or TEST) of `folder`, made where there is something."""
     from nnunet_da.raw_cases import WriteTask, write_case
 
-    images_folder, labels_folder = folder / "imagesTr", folder / "labelsTr"
-    images_folder.mkdir()
-    labels_folder.mkdir()
-    tasks = [WriteTask(case, images_folder, labels_folder, link) for case in checked]
+    images_folder, labels_folder = (folder / part for part in parts)
+    is_training = parts == TRAINING
+    if checked:
+        images_folder.mkdir()
+    if checked and (is_training or any(case.task.label is not None for case in checked)):
+        labels_folder.mkdir()
+    tasks = [WriteTask(case, images_folder, labels_folder, link, mark_unlabelled=is_training) for case in checked]
     run_parallel(write_case, tasks, n_processes, "Writing scans")
 
 
@@ -443,6 +541,16 @@ def _extended_splits(folder, domains, new):
     known = next((content for content in old.values() if content is not None), None)
     extended = splits.make_splits(domains) if known is None else splits.extend_splits(known, domains, new)
     return {path: extended for path in paths if extended and old[path] != extended}
+
+
+def _note_subjects_on_both_sides(test_cases, domains):
+    trained = {domains.subject_of(case): case for case in domains.cases}
+    for case in test_cases:
+        if case.subject in trained:
+            print(
+                f"note: test case '{case.id}' is of subject '{case.subject}', as is the training case "
+                f"'{trained[case.subject]}': its scores will be too good"
+            )
 
 
 def _print_notes(checked):

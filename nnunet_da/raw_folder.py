@@ -115,10 +115,10 @@ class RawFolder:
             raise UserError(f"{self.folder / 'imagesTr'}: holds no images named CASE_0000{self.ending}")
         return Domains([Domain(name, structures(self.labels), labelled=cases)], source=self.json_path)
 
-    def images_on_disk(self):
-        """Case id → paths of its images, in the order of the channels."""
+    def images_on_disk(self, part="imagesTr"):
+        """Case id → paths of its images in the folder `part`, in the order of the channels."""
         images = defaultdict(list)
-        for path in sorted((self.folder / "imagesTr").glob(f"*{self.ending}")):
+        for path in sorted((self.folder / part).glob(f"*{self.ending}")):
             match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(self.ending)}", path.name)
             if match and not path.name.startswith("."):
                 images[match[1]].append(path)

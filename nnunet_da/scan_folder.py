@@ -26,7 +26,7 @@ def cases_in_folder(folder, domain, *, labels_folder=None, prefix="", subjects_f
             raise UserError(f"{path}: there is no scan '{name}' in {folder}{nearest(name, images)}")
     if labels and len(labels) < len(images):
         print(f"note: {len(images) - len(labels)} of {len(images)} scans have no file in {labels_folder}: unlabelled")
-    subjects = {} if subjects_file is None else _read_subjects(subjects_file, images)
+    subjects = {} if subjects_file is None else read_subjects(subjects_file, images)
     return [Case(prefix + name, domain, subjects.get(name), paths, labels.get(name)) for name, paths in images.items()]
 
 
@@ -69,7 +69,7 @@ def _images_of_cases(scans, folder):
     return {name: tuple(paths[index] for index in sorted(paths)) for name, paths in channels.items()}
 
 
-def _read_subjects(path, images):
+def read_subjects(path, images):
     """Case → subject from a table with the columns case and subject, by the names of the scans."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -27,6 +27,9 @@ GRID_TOLERANCE = 0.1
 # Voxel sizes that a header gives twice (pixdim and affine) may differ by this share.
 _VOXEL_SIZE_TOLERANCE = 0.01
 
+# How far from an integer the value of a label may lie.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -71,9 +74,11 @@ def stem_of(path) -> str:
 def read_scan(path) -> Scan:
     """Reads a NIfTI, MetaImage or NRRD file, or a folder with one DICOM series, to its last byte.
 
-    Raises UserError where it is missing, damaged, of another format, not 3-D, not of real numbers, or where its header
-    gives no usable geometry.
+    `path` may be a source of `nnunet_da.scan_sources`. Raises UserError where it is missing, damaged, of another
+    format, not 3-D, not of real numbers, or where its header gives no usable geometry.
     """
+    if not isinstance(path, str | Path):
+        return path.read()
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -85,6 +90,30 @@ def read_scan(path) -> Scan:
         scan = _read_itk(path)
     else:
         raise UserError(f"{path}: cannot read this format; give {', '.join(ENDINGS)} or a folder with a DICOM series")
+    _check_geometry(scan)
+    return scan
+
+
+def read_volume(path, index, n_volumes) -> Scan:
+    """Volume `index` of a NIfTI file with `n_volumes` of them along its fourth axis (one: it may lack that axis).
+
+    Raises UserError as `read_scan` does, and where the file has another number of volumes.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    image, voxels, is_gzipped = _load_nifti(path)
+    volumes = voxels[..., None] if voxels.ndim == 3 else voxels
+    if volumes.ndim != 4 or 0 in volumes.shape or volumes.shape[3] != n_volumes:
+        raise UserError(f"{path}: must be a 4-D scan of {n_volumes} volumes, but has the shape {voxels.shape}")
+    grid = Grid(volumes.shape[:3], image.affine, image.header)
+    scan = Scan(path, volumes[..., index], grid, is_plain=False, is_gzipped=is_gzipped)
+    _check_geometry(scan)
+    return scan
+
+
+def _check_geometry(scan):
+    path = scan.path
     check_affine(scan.grid.affine, path)
     in_header = np.array(scan.grid.header.get_zooms()[:3])
     in_affine = np.linalg.norm(scan.grid.affine[:3, :3], axis=0)
@@ -93,7 +122,6 @@ def read_scan(path) -> Scan:
             f"{path}: the header contradicts itself: the voxel size is {_millimetres(in_header)} in pixdim but "
             f"{_millimetres(in_affine)} in the affine"
         )
-    return scan
 
 
 def check_affine(affine, path) -> None:
@@ -123,7 +151,8 @@ def integer_voxels(scan: Scan) -> np.ndarray:
     if scan.voxels.dtype.kind in "iu":
         return scan.voxels
     rounded = np.rint(scan.voxels)
-    wrong = rounded != scan.voxels  # true of NaN
+    # Where a header rescales a label map, 1 may be read as 0.9999999998.
+    wrong = ~np.isclose(scan.voxels, rounded, rtol=0, atol=_ROUNDING)  # true of NaN
     if wrong.any() or not np.isfinite(rounded).all():
         example = scan.voxels[wrong][0] if wrong.any() else "infinite"
         raise UserError(f"{scan.path}: label values must be integers, but one is {example}")
@@ -223,6 +252,16 @@ def _nifti_content(path):
 
 
 def _read_nifti(path):
+    image, voxels, is_gzipped = _load_nifti(path)
+    is_plain = voxels.ndim == 3
+    shape = voxels.shape[:3] if voxels.shape[3:] == (1,) * (voxels.ndim - 3) else voxels.shape
+    if len(shape) != 3 or 0 in shape:
+        raise UserError(f"{path}: must be a 3-D scan of one channel, but has the shape {shape}")
+    return Scan(path, voxels.reshape(shape), Grid(shape, image.affine, image.header), is_plain, is_gzipped)
+
+
+def _load_nifti(path):
+    """The image, its voxels, rescaled where the header says so, and whether the file is compressed."""
     try:
         content, is_gzipped = _nifti_content(path)
         header_sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
@@ -234,11 +273,7 @@ def _read_nifti(path):
         raise UserError(f"{path}: not a readable NIfTI file, perhaps cut short ({_one_line(error)})") from None
     if voxels is None:
         raise UserError(f"{path}: voxels must be real numbers, but are of the type {dtype}")
-    is_plain = voxels.ndim == 3
-    shape = voxels.shape[:3] if voxels.shape[3:] == (1,) * (voxels.ndim - 3) else voxels.shape
-    if len(shape) != 3 or 0 in shape:
-        raise UserError(f"{path}: must be a 3-D scan of one channel, but has the shape {shape}")
-    return Scan(path, voxels.reshape(shape), Grid(shape, image.affine, image.header), is_plain, is_gzipped)
+    return image, voxels, is_gzipped
 
 
 def _read_itk(path):
@@ -247,15 +282,27 @@ def _read_itk(path):
     return _from_itk(_quietly(lambda: sitk.ReadImage(str(path)), path), path)
 
 
-def _read_dicom(folder):
+def dicom_files(folder) -> list[Path]:
+    """The files of the one DICOM series in `folder`, by position in space. Raises UserError where it is not one."""
     import SimpleITK as sitk  # noqa: N813
 
     def read():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         if len(series) != 1:
             raise UserError(f"{folder}: must hold one DICOM series, but holds {len(series) or 'none'}")
+        return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
+
+    return _quietly(read, folder)
+
+
+def _read_dicom(folder):
+    import SimpleITK as sitk  # noqa: N813
+
+    files = dicom_files(folder)
+
+    def read():
         reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+        reader.SetFileNames([str(path) for path in files])
         reader.MetaDataDictionaryArrayUpdateOn()
         image = reader.Execute()
         _check_slices_evenly_spaced(reader, image, folder)

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -9,7 +10,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from nnunet_da import raw_cases, raw_dataset
 from nnunet_da.errors import UserError
-from nnunet_da.raw_dataset import Case, add_domain, next_steps, write_dataset
+from nnunet_da.raw_dataset import Case, Conversion, add_domain, next_steps, read_case_list, write_dataset
 
 AXES = {"a1": "RAS", "a2": "LPS", "b1": "IPR", "b2": "ASL"}
 
@@ -46,8 +47,10 @@ def affine_of(codes):
 
 
 def write(cases, **changes):
-    arguments = {"channel_names": ["T2"], "labels": {"disc": 1}, "n_processes": 1} | changes
-    return write_dataset(cases, 7, "Spine", **arguments)
+    """Writes Dataset007_Spine; `changes` are fields of the Conversion, or arguments of `write_dataset`."""
+    fields = {"channel_names": ["T2"], "labels": {"disc": 1}}
+    fields |= {name: changes.pop(name) for name in list(changes) if name in Conversion.__dataclass_fields__}
+    return write_dataset(Conversion(cases, **fields), 7, "Spine", **{"n_processes": 1} | changes)
 
 
 def read(folder):
@@ -531,3 +534,66 @@ def test_next_steps_tell_a_first_run_from_a_later_one(nnunet_folders):
     assert "train again" not in next_steps("Dataset007_Spine")
     (nnunet_folders.results / "Dataset007_Spine/nnUNetTrainer__nnUNetPlans__2d/fold_0").mkdir(parents=True)
     assert "train again" in next_steps("Dataset007_Spine")
+
+
+def test_test_cases_and_side_tables_stand_beside_the_training_cases(nnunet_folders, scans_of):
+    a1, a2, u1, b1 = scans_of("a1", "a2", "u1", "b1")
+    folder = write([a1, a2], test_cases=[u1], tables={"koos.csv": {"a1": {"koos": "3"}}})
+    assert sorted(path.name for path in (folder / "imagesTs").iterdir()) == ["u1_0000.nii.gz"]
+    assert not (folder / "labelsTs").exists()
+    assert (folder / "test_cases.csv").read_text() == "case,domain,subject\nu1,u,u1\n"
+    assert (folder / "koos.csv").read_text() == "case,koos\na1,3\n"
+    assert read(folder)["numTraining"] == 2
+    assert "u" not in read(folder)["domains"]
+
+    before = nnunet_folders.snapshot()
+    write([a1, a2], test_cases=[u1], tables={"koos.csv": {"a1": {"koos": "3"}}}, into=True)
+    assert nnunet_folders.snapshot() == before
+
+    write([a1], test_cases=[b1], tables={"koos.csv": {"b1": {"koos": "1"}}}, into=True)
+    np.testing.assert_array_equal(voxels_of(folder / "labelsTs/b1.nii.gz"), voxels_of(b1.label))
+    assert (folder / "test_cases.csv").read_text() == "case,domain,subject\nu1,u,u1\nb1,b,b1\n"
+    assert (folder / "koos.csv").read_text() == "case,koos\na1,3\nb1,1\n"
+    assert not list(folder.glob(".adding*"))
+
+
+def test_test_cases_keep_the_rules(nnunet_folders, scans_of, capsys):
+    a1, a2, b1 = scans_of("a1", "a2", "b1")
+    before = nnunet_folders.snapshot()
+    with pytest.raises(UserError, match="case 'a1' is given twice, or for training and for test"):
+        write([a1], test_cases=[a1])
+    with pytest.raises(UserError, match=r"a1.*: holds the same scan as .*a1"):
+        write([a1], test_cases=[replace(b1, images=a1.images)])
+    with pytest.raises(UserError, match="must not end like a channel"):
+        write([a1], test_cases=[replace(b1, id="b1_0000")])
+    assert nnunet_folders.snapshot() == before
+
+    folder = write([replace(a1, subject="anna")], test_cases=[replace(a2, subject="anna")])
+    assert "test case 'a2' is of subject 'anna', as is the training case 'a1'" in capsys.readouterr().out
+    before = nnunet_folders.snapshot()
+    with pytest.raises(UserError, match="case 'a2' exists already, with another scan"):
+        write([replace(a1, subject="anna")], test_cases=[replace(a2, images=b1.images)], into=True)
+    with pytest.raises(UserError, match=r"koos\.csv: case 'a1' stands there already"):
+        (folder / "koos.csv").write_text("case,koos\na1,2\n")
+        write([replace(a1, subject="anna")], tables={"koos.csv": {"a1": {"koos": "3"}}}, into=True)
+    (folder / "koos.csv").unlink()
+    assert nnunet_folders.snapshot() == before
+
+
+def test_a_conversion_without_labels_and_with_some_cases_only(scans_of):
+    a1, a2, u1 = scans_of("a1", "a2", "u1")
+    conversion = Conversion([a1, a2, u1], ["T2"], {"disc": 1})
+    assert all(case.label is None for case in conversion.without_labels().cases)
+    assert [case.id for case in conversion.only(["u1", "a1"]).cases] == ["u1", "a1"]
+    with pytest.raises(UserError, match="--cases: there is no case 'a3'; did you mean"):
+        conversion.only(["a3"])
+
+
+def test_a_list_of_cases(tmp_path):
+    (tmp_path / "list.txt").write_text("a1\n\na2  \n")
+    assert read_case_list(tmp_path / "list.txt") == ["a1", "a2"]
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"empty\.txt: names no case"):
+        read_case_list(tmp_path / "empty.txt")
+    with pytest.raises(UserError, match=r"none\.txt: cannot be read"):
+        read_case_list(tmp_path / "none.txt")

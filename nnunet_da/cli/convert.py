@@ -27,6 +27,13 @@ def add_arguments(parser):
         dataset.add_argument(
             "--link", action="store_true", help="hard links instead of copies where files stay as they are"
         )
+        dataset.add_argument("--unlabelled", action="store_true", help="take all cases as unlabelled")
+        dataset.add_argument(
+            "--cases",
+            type=Path,
+            metavar="TXT",
+            help="only the training cases whose ids stand in this file, one per line",
+        )
         add_processes(dataset)
         module.add_arguments(dataset)
         dataset.add_argument(
@@ -38,7 +45,7 @@ def run(arguments):
     from nnunet_da.dataset_conversion import converters
     from nnunet_da.errors import UserError
     from nnunet_da.paths import find_dataset
-    from nnunet_da.raw_dataset import next_steps, write_dataset
+    from nnunet_da.raw_dataset import next_steps, read_case_list, write_dataset
 
     if arguments.list:
         for name, module in converters().items():
@@ -51,20 +58,20 @@ def run(arguments):
     # The cheap questions first: a conversion may read files for minutes.
     name = find_dataset(arguments.dataset_id)[len("Dataset000_") :] if arguments.into else arguments.name
     conversion = converters()[arguments.converter].cases(arguments.raw, arguments)
+    if arguments.cases:
+        conversion = conversion.only(read_case_list(arguments.cases))
+    if arguments.unlabelled:
+        conversion = conversion.without_labels()
     folder = write_dataset(
-        conversion.cases,
+        conversion,
         arguments.dataset_id,
         name or conversion.name or arguments.converter,
-        channel_names=conversion.channel_names,
-        labels=conversion.labels,
-        domain_labels=conversion.domain_labels,
-        regions_class_order=conversion.regions_class_order,
-        extra=conversion.extra,
         into=arguments.into,
         overwrite=arguments.overwrite,
         link=arguments.link,
         n_processes=arguments.n_processes,
     )
     n_unlabelled = sum(case.label is None for case in conversion.cases)
-    print(f"{folder}: {len(conversion.cases) - n_unlabelled} labelled and {n_unlabelled} unlabelled cases")
+    n_tests = f", {len(conversion.test_cases)} for test" if conversion.test_cases else ""
+    print(f"{folder}: {len(conversion.cases) - n_unlabelled} labelled and {n_unlabelled} unlabelled cases{n_tests}")
     print(next_steps(folder.name))

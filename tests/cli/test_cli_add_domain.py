@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnunet_da.cli import main
-from nnunet_da.raw_dataset import Case, write_dataset
+from nnunet_da.raw_dataset import Case, Conversion, write_dataset
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def dataset(nnunet_folders, tmp_path, write_scan, box_label):
         )
         for name in ("a1", "a2")
     ]
-    return write_dataset(cases, 7, "Spine", channel_names=["T2"], labels={"disc": 1}, n_processes=1)
+    return write_dataset(Conversion(cases, ["T2"], {"disc": 1}), 7, "Spine", n_processes=1)
 
 
 @pytest.fixture
@@ -70,14 +70,8 @@ def test_labelled_scans_join_with_their_subjects(
 
 def test_scans_named_by_channel_are_one_case(nnunet_folders, tmp_path, write_scan):
     images = tuple(write_scan(tmp_path / f"source_{channel}.nii.gz") for channel in "ab")
-    folder = write_dataset(
-        [Case("a1", "philips", None, images, None)],
-        7,
-        "Spine",
-        channel_names=["in", "opp"],
-        labels={"disc": 1},
-        n_processes=1,
-    )
+    conversion = Conversion([Case("a1", "philips", None, images, None)], ["in", "opp"], {"disc": 1})
+    folder = write_dataset(conversion, 7, "Spine", n_processes=1)
     for name in ("t1_0000.nii.gz", "t1_0001.nii.gz", "t2_0000.nii.gz", "t2_0001.nii"):
         write_scan(tmp_path / "scans" / name)
     (tmp_path / "scans/._t1_0000.nii.gz").write_bytes(b"left by a Mac")

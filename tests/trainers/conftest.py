@@ -97,7 +97,7 @@ def configure(dataset, base, name, *assignments):
 @pytest.fixture(scope="session")
 def regions(environment, command, tmp_path_factory):
     """Dataset 502: four channels, regions as labels; planned in 2D and 3D, with `tiny_2d`."""
-    from nnunet_da.raw_dataset import Case, write_dataset
+    from nnunet_da.raw_dataset import Case, Conversion, write_dataset
 
     study = tmp_path_factory.mktemp("study") / "dixon"
     write_study(study, ["dixon_3t"], 5, 1, size=(6, 40, 40), numbered=True)
@@ -109,15 +109,10 @@ def regions(environment, command, tmp_path_factory):
         # One domain's scans stand for two: what is tested is channels and regions.
         values = {value: 1 if value < 3 else 2 for value in range(1, 10)}
         cases.append(Case(case, "labelled" if label else "unlabelled", case, images, label, values))
-    write_dataset(
-        cases,
-        502,
-        "Regions",
-        channel_names=["fat", "inn", "opp", "wat"],
-        labels={"disc": [1, 2], "upper": [2]},
-        regions_class_order=[1, 2],
-        n_processes=1,
+    regions = Conversion(
+        cases, ["fat", "inn", "opp", "wat"], {"disc": [1, 2], "upper": [2]}, regions_class_order=[1, 2]
     )
+    write_dataset(regions, 502, "Regions", n_processes=1)
     plan("502", command)
     configure("502", "2d", "tiny_2d", "plan.patch_size=32,32", "plan.features_per_stage=4,8,8", *SCHEDULE)
     return SimpleNamespace(id="502", results=environment.results / "Dataset502_Regions")

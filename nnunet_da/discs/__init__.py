@@ -1,0 +1,1 @@
+"""ivd_dense_aspp: segmentation, localisation and numbering of intervertebral discs."""
