@@ -15,9 +15,7 @@ import os
 import pkgutil
 import platform
 import resource
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +26,7 @@ from nnunet_da import settings
 from nnunet_da.errors import UserError, nearest
 from nnunet_da.files import atomic_folder, read_json, write_json
 from nnunet_da.paths import PREPROCESSED, RAW, RESULTS, nnunet_folder
+from nnunet_da.workplace import Workplace
 
 # Heavy imports stand inside functions that run in child processes: this process must stay small, since the peak memory
 # that the system reports of a child starts at what its parent held.
@@ -147,40 +146,20 @@ def prepare(folder, size):
     from nnunet_da.phantom.study import write_study
 
     with atomic_folder(folder) as temporary:
-        for name in (RAW, PREPROCESSED, RESULTS):
-            (temporary / name).mkdir()
-        set_folders(temporary)
+        place = Workplace(temporary, "cpu", show=False)
         counts = dict.fromkeys(SCANNERS, 3) | {SCANNERS[0]: 5}
         manifest = write_study(temporary / "study", SCANNERS, counts, 0, size=size.scan)
-        call(
+        place.run(
             *("nnunet-da", "convert", "manifest", manifest, "-d", DATASET_ID, "--name", "Benchmark"),
             *("--labels", "disc=1", "--channels", "MR"),
         )
         planned = [base for base, _ in size.configurations.values()]
-        call(
-            *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", *planned, "-npfp", 1, "-np", *[1] * len(planned)),
-            nnUNet_n_proc_DA="1",  # Planning divides by it.
+        place.run(
+            *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", *planned, "-npfp", 1, "-np", *[1] * len(planned))
         )
         for name, (base, changes) in size.configurations.items():
             assignments = [word for change in changes for word in ("--set", f"plan.{change}")]
-            call("nnunet-da", "configure", "-d", DATASET_ID, "-c", base, "--as", name, *assignments)
-
-
-def call(command, *arguments, **variables):
-    """Runs an installed command. Raises UserError with the last line it printed where it fails."""
-    script = Path(sysconfig.get_path("scripts"), command)
-    done = subprocess.run(
-        [script, *map(str, arguments)],
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-    if done.returncode != 0:
-        lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-        raise UserError(f"{command} failed with exit code {done.returncode}: {lines[-1]}")
+            place.run("nnunet-da", "configure", "-d", DATASET_ID, "-c", base, "--as", name, *assignments)
 
 
 def measure_configuration(configuration, arguments):

@@ -5,6 +5,8 @@ Geometry is NIfTI's: voxel axes in the order of the file, an affine that takes v
 
 import gzip
 import hashlib
+import os
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +285,10 @@ def _read_itk(path):
 
 
 def dicom_files(folder) -> list[Path]:
-    """The files of the one DICOM series in `folder`, by position in space. Raises UserError where it is not one."""
+    """The files of the one DICOM series in `folder`, by position in space.
+
+    Raises UserError where it is not one, or where a .dcm file is no slice of it.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     def read():
@@ -292,7 +297,15 @@ def dicom_files(folder) -> list[Path]:
             raise UserError(f"{folder}: must hold one DICOM series, but holds {len(series) or 'none'}")
         return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
 
-    return _quietly(read, folder)
+    files = _quietly(read, folder)
+    # Files that are cut short are left out of the series without a word.
+    names = {path.name for path in files}
+    for path in sorted(Path(folder).glob("*.[dD][cC][mM]")):
+        if path.name not in names and not path.name.startswith("."):
+            raise UserError(
+                f"{path}: is no slice of the DICOM series beside it (cut short?); get it again, or move it elsewhere"
+            )
+    return files
 
 
 def _read_dicom(folder):
@@ -326,17 +339,25 @@ def _check_slices_evenly_spaced(reader, image, folder):
 
 
 def _quietly(read, path):
-    """``read()`` without ITK's own warnings. Raises UserError where ITK cannot read."""
+    """``read()`` without what ITK writes to the terminal. Raises UserError, with that, where ITK cannot read."""
     import SimpleITK as sitk  # noqa: N813
 
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return read()
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    # The reader of MetaImage writes to the process's standard error, and there alone says what is wrong.
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            return read()
+        except RuntimeError as error:
+            written.seek(0)
+            reason = written.read().decode(errors="replace").split() or [_one_line(error)]
+            raise UserError(f"{path}: cannot be read ({' '.join(reason)[-200:]})") from None
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _from_itk(image, path):

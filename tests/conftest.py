@@ -57,3 +57,37 @@ def box_label():
         return label
 
     return make
+
+
+@pytest.fixture
+def write_dicom():
+    """``write_dicom(paths, voxels)``: a DICOM series of `voxels` (X, Y, Z), a file per slice, 2 × 1.5 × 3 mm.
+
+    `uid` tells series apart; slice 0 lies at `origin` (mm, LPS) in the first of the `paths`.
+    """
+
+    def write(paths, voxels, uid="1.2.826.0.1.3", origin=(0, 0, 0)):
+        import SimpleITK as sitk  # noqa: N813
+
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        for z, path in enumerate(paths):
+            image = sitk.GetImageFromArray(voxels[:, :, z : z + 1].T)
+            image.SetSpacing((2.0, 1.5, 3.0))
+            x, y, first = origin
+            tags = {
+                "0008|0060": "MR",
+                "0008|0018": f"{uid}.{int(origin[2])}.{z}",
+                "0020|000d": "1.2.826.0.1.2",
+                "0020|000e": uid,
+                "0020|0013": str(z),
+                "0020|0032": f"{x}\\{y}\\{first + 3 * z}",
+                "0020|0037": "1\\0\\0\\0\\1\\0",
+            }
+            for tag, value in tags.items():
+                image.SetMetaData(tag, value)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            writer.SetFileName(str(path))
+            writer.Execute(image)
+
+    return write

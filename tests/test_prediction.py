@@ -43,37 +43,15 @@ def itk_image(name, shape=SHAPE):
 
 
 @pytest.fixture
-def scans_folder(tmp_path):
+def scans_folder(tmp_path, write_dicom):
     """A scan in every format, under names of all kinds."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for name in ("one.nii.gz", "zwei (2).nii", "trois.v1.mha", "quattro_0003.mhd", "fünf.nrrd"):
         sitk.WriteImage(itk_image(name), str(folder / name))
-    write_dicom_series(folder / "1.2.840 six")
+    series = folder / "1.2.840 six"
+    write_dicom([series / f"{z}.dcm" for z in range(SHAPE[2])], voxels_for(series.name), origin=(-5, 4, 0))
     return folder
-
-
-def write_dicom_series(folder):
-    folder.mkdir()
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    voxels = voxels_for(folder.name)
-    for z in range(SHAPE[2]):
-        image = sitk.GetImageFromArray(voxels[:, :, z : z + 1].T)
-        image.SetSpacing((2.0, 1.5, 3.0))
-        tags = {
-            "0008|0060": "MR",
-            "0008|0018": f"1.2.826.0.1.3.{z}",
-            "0020|000d": "1.2.826.0.1.2",
-            "0020|000e": "1.2.826.0.1.3",
-            "0020|0013": str(z),
-            "0020|0032": f"-5\\4\\{3 * z}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{z}.dcm"))
-        writer.Execute(image)
 
 
 class BrightPredictor:

@@ -48,20 +48,20 @@ def test_every_format_gives_the_same_voxels_at_the_same_place(tmp_path, ending):
     assert scan.is_plain == ending.startswith(".nii")
 
 
-def test_a_dicom_series_is_read_and_a_missing_slice_seen(tmp_path):
+def test_a_dicom_series_is_read_and_a_missing_slice_seen(tmp_path, write_dicom):
     voxels = noise((6, 7, 5))
-    write_dicom_series(tmp_path / "whole", voxels)
+    write_dicom(slices_in(tmp_path / "whole"), voxels)
     scan = scans.read_scan(tmp_path / "whole")
     np.testing.assert_array_equal(scan.voxels, voxels)
     np.testing.assert_allclose(np.linalg.norm(scan.grid.affine[:3, :3], axis=0), (2.0, 1.5, 3.0), atol=1e-5)
 
-    write_dicom_series(tmp_path / "gap", voxels)
+    write_dicom(slices_in(tmp_path / "gap"), voxels)
     (tmp_path / "gap" / "2.dcm").unlink()
     with pytest.raises(UserError, match=r"slices are missing or unevenly spaced: 3\.00 to 6\.00 mm"):
         scans.read_scan(tmp_path / "gap")
 
-    write_dicom_series(tmp_path / "two", voxels)
-    write_dicom_series(tmp_path / "two", voxels, uid="1.2.826.0.1.9", first=10)
+    write_dicom(slices_in(tmp_path / "two"), voxels)
+    write_dicom(slices_in(tmp_path / "two", first=10), voxels, uid="1.2.826.0.1.9")
     with pytest.raises(UserError, match="must hold one DICOM series, but holds 2"):
         scans.read_scan(tmp_path / "two")
 
@@ -70,27 +70,8 @@ def test_a_dicom_series_is_read_and_a_missing_slice_seen(tmp_path):
         scans.read_scan(tmp_path / "none")
 
 
-def write_dicom_series(folder, voxels, uid="1.2.826.0.1.3", first=0):
-    """`voxels` (X, Y, Z) as one file a slice, 2 × 1.5 mm, 3 mm apart."""
-    folder.mkdir(exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z in range(voxels.shape[2]):
-        image = sitk.GetImageFromArray(voxels[:, :, z : z + 1].T)
-        image.SetSpacing((2.0, 1.5, 3.0))
-        tags = {
-            "0008|0060": "MR",
-            "0008|0018": f"{uid}.{first + z}",
-            "0020|000d": "1.2.826.0.1.2",
-            "0020|000e": uid,
-            "0020|0013": str(z),
-            "0020|0032": f"0\\0\\{3 * z}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{first + z}.dcm"))
-        writer.Execute(image)
+def slices_in(folder, n=5, first=0):
+    return [folder / f"{first + z}.dcm" for z in range(n)]
 
 
 def test_stored_values_are_rescaled_as_the_header_says(tmp_path):
