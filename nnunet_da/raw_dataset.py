@@ -82,7 +82,11 @@ class Conversion:
         for id in ids:
             if id not in known:
                 raise UserError(f"--cases: there is no case '{id}'{nearest(id, known)}")
-        return replace(self, cases=[known[id] for id in dict.fromkeys(ids)])
+        kept = {id: known[id] for id in ids}
+        tables = {
+            name: {case: row for case, row in table.items() if case in kept} for name, table in self.tables.items()
+        }
+        return replace(self, cases=list(kept.values()), tables=tables)
 
 
 def read_case_list(path) -> list[str]:

@@ -62,7 +62,8 @@ class Masks(Source):
         labels = grid = None
         for path, value in self.values:
             scan = scans.read_scan(path)
-            found = scans.values_in(scans.integer_voxels(scan))
+            voxels = scans.integer_voxels(scan)
+            found = scans.values_in(voxels)
             if np.count_nonzero(found) > 1:
                 raise UserError(f"{path}: must be a mask of one structure, but holds {len(found)} different values")
             grid = grid or scan.grid
@@ -70,7 +71,7 @@ class Masks(Source):
                 raise UserError(f"{path}: does not lie on the grid of {self.values[0][0].name}")
             if labels is None:
                 labels = np.zeros(grid.shape, np.min_scalar_type(max(value for _, value in self.values)))
-            labels[(scan.voxels != 0) & (labels == 0)] = value
+            labels[(voxels != 0) & (labels == 0)] = value
         return scans.Scan(self.path, labels, grid, is_plain=False, is_gzipped=False)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import nnunet_da
 from nnunet_da import cli, settings, trainers
+from nnunet_da.dataset_conversion import converters
 from nnunet_da.training.configurations import PlanSettings, all_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +79,15 @@ def test_settings_are_described_with_their_defaults():
 
 def test_the_readme_names_every_verb_and_no_other():
     assert sorted(named_in_first_column(README, "Verbs")) == [name.replace("_", "-") for name in module_names(cli)]
+
+
+def test_the_public_datasets_are_all_named_with_their_structures():
+    rows = {row[0].strip("`"): row[3] for row in table_rows(ROOT / "docs" / "public_datasets.md") if len(row) == 4}
+    modules = converters()
+    assert rows.keys() - {"dataset", "---"} == modules.keys()
+    for name, module in modules.items():
+        if hasattr(module, "SCHEMES"):
+            assert rows[name] == ", ".join(module.SCHEMES), name
 
 
 def test_the_readme_names_every_trainer_and_no_other():
@@ -147,7 +157,7 @@ def texts_in_the_code():
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("page", ["datasets.md", "settings.md"])
+@pytest.mark.parametrize("page", ["datasets.md", "public_datasets.md", "settings.md"])
 def test_messages_that_are_explained_are_those_of_the_code(page):
     explained = named_in_first_column(ROOT / "docs" / page, "Messages")
     texts = texts_in_the_code()

@@ -1,1 +1,1 @@
-"""Simulated lumbar spine MR: anatomy, tissues, pulse sequences, scanners, and studies written as files."""
+"""Simulated MR: anatomy of seven body parts, tissues, pulse sequences, scanners, and studies written as files."""

@@ -8,12 +8,42 @@ bodies (upwards, 0 in the middle of the L5/S1 disc), an offset `v` from that lin
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from nnunet_da.phantom.raster import Canvas, box, intersection, move, noise, superellipse
-from nnunet_da.phantom.tissues import NAMES
+from nnunet_da.phantom.anatomy import Labelled, draw_deviations
+from nnunet_da.phantom.raster import (
+    Canvas,
+    box,
+    intersection,
+    move,
+    noise,
+    sample_points,
+    splits_of,
+    superellipse,
+)
+
+# Those that are drawn; `tissues.NAMES` begins with them, in this order.
+TISSUES = (
+    "air",
+    "skin",
+    "fat",
+    "muscle",
+    "cortical_bone",
+    "ligament",
+    "marrow",
+    "nucleus",
+    "degenerated_nucleus",
+    "annulus",
+    "csf",
+    "nerve",
+    "blood",
+    "bowel",
+)
+VERTEBRAE = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10", "T9", "T8")
+DISCS = tuple(f"{upper}-{lower}" for upper, lower in zip(VERTEBRAE, ("S1", *VERTEBRAE[:-1]), strict=True))
 
 # Typical heights, from L5/S1 and L5 upwards to T8.
 DISC_HEIGHTS = np.array([10.5, 11.5, 11, 10.5, 9.5, 8, 7, 6.5, 6, 6])
@@ -30,18 +60,31 @@ SHELL = 1.1  # thickness of cortical bone and endplates
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Labelled):
     """A spine on a grid.
 
-    fractions: (tissues, X, Y, Z) float32, sums to 1; discs, vertebrae: uint8 (X, Y, Z); affine: 4×4, voxel → RAS mm.
+    fractions: (tissues, X, Y, Z) float32, sums to 1; discs, vertebrae: uint8 (X, Y, Z); canal: bool (X, Y, Z); affine:
+    4×4, voxel → RAS mm.
 
-    `discs` numbers the intervertebral discs from L5/S1 = 1 upwards, `vertebrae` from L5 = 1 upwards (and SACRUM).
+    `discs` numbers the intervertebral discs from L5/S1 = 1 upwards, `vertebrae` the vertebral bodies from L5 = 1
+    upwards (and SACRUM); `canal` is the dural sac with what it holds.
     """
 
     fractions: np.ndarray
     discs: np.ndarray
     vertebrae: np.ndarray
+    canal: np.ndarray
     affine: np.ndarray
+
+    tissues: ClassVar[tuple[str, ...]] = TISSUES
+    names: ClassVar[tuple[str, ...]] = (*DISCS, *VERTEBRAE, "sacrum", "canal")
+
+    @property
+    def structures(self):
+        result = np.where(self.discs > 0, self.discs, 0)
+        vertebra = np.where(self.vertebrae == SACRUM, len(VERTEBRAE) + 1, self.vertebrae)
+        result = np.where((result == 0) & (vertebra > 0), vertebra + len(DISCS), result)
+        return np.where((result == 0) & self.canal, len(self.names), result).astype(np.uint8)
 
     @property
     def disc_mask(self):
@@ -99,7 +142,7 @@ class Spine:
             marrow_fat=float(np.clip(0.25 * age + rng.normal(0, 0.07), 0, 0.4)),
             muscle_fat=float(np.clip(0.35 * age + rng.normal(0, 0.1), 0.03, 0.6)),
             seed=int(rng.integers(2**31)),
-            deviations=np.clip(rng.standard_normal((len(NAMES), 3)), -2.5, 2.5),
+            deviations=draw_deviations(rng, TISSUES),
         )
 
     @cached_property
@@ -121,19 +164,19 @@ class Spine:
         over its width. A voxel belongs to a disc where at least half of it does.
         """
         affine = np.asarray(affine, dtype=float)
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        splits = np.maximum(1, np.ceil(spacing / 2 - 1e-6)).astype(int)
-        canvas = Canvas(shape, splits, softness=float(np.mean(spacing / splits)))
+        splits, width = splits_of(affine, widest=2)
+        canvas = Canvas(shape, splits, width, TISSUES)
         points = _Points(self, shape, affine, splits)
-        disc, body = self._draw(canvas, points)
+        disc, body, sac = self._draw(canvas, points)
         discs = np.where(canvas.average(disc) >= 0.5, canvas.middle(points.disc), 0)
         vertebra = np.where(points.vertebra > 0, points.vertebra, SACRUM)
         vertebrae = np.where(canvas.average(body) >= 0.5, canvas.middle(vertebra), 0)
         self._texture(canvas.fractions, _Points(self, shape, affine, (1, 1, 1)))
-        return Anatomy(canvas.fractions, discs.astype(np.uint8), vertebrae.astype(np.uint8), affine)
+        canal = canvas.average(sac) >= 0.5
+        return Anatomy(canvas.fractions, discs.astype(np.uint8), vertebrae.astype(np.uint8), canal, affine)
 
     def _draw(self, canvas, p):
-        """Paints all tissues, those in front first. Returns what is disc and what is vertebral body, per sample."""
+        """Paints all tissues, those in front first. Returns what is disc, body and dural sac, per sample."""
         # Distances behind the posterior wall of the bodies, out of the skin, and out of the muscles of the back.
         behind = -(p.v + p.half_depth)
         skin = BACK + self.fat_thickness * (1 + 0.8 * np.exp(-(((p.s - 10) / 55) ** 2)))
@@ -146,9 +189,9 @@ class Spine:
 
         disc, body = self._draw_column(canvas, p)
         self._draw_posterior_elements(canvas, p, behind)
-        self._draw_canal(canvas, p, behind)
+        sac = self._draw_canal(canvas, p, behind)
         self._draw_soft_tissue(canvas, p, behind, muscle)
-        return disc, body
+        return disc, body, sac
 
     def _draw_column(self, canvas, p):
         """Discs between biconcave vertebral bodies in a shell of cortical bone, in a sleeve of ligament."""
@@ -195,7 +238,10 @@ class Spine:
         canvas.paint("cortical_bone", surface)
 
     def _draw_canal(self, canvas, p, behind):
-        """The dural sac with the cord down to L1/L2 and the roots of the cauda equina below, in epidural fat."""
+        """The dural sac with the cord down to L1/L2 and the roots of the cauda equina below, in epidural fat.
+
+        Returns what is dural sac, per sample.
+        """
         # Towards S2 the sac narrows, and fat takes its place.
         taper = np.clip((p.s + 52) / 52, 0, 1)
         depth = behind - (2 + CANAL / 2 - 1.5 + 2.0 * (1 - taper))
@@ -211,6 +257,7 @@ class Spine:
         flavum = box((np.abs(p.u), 0, 12), (behind + 0.35 * np.abs(p.u), CANAL + 3.5, 2))
         canvas.paint("ligament", np.where(p.s > -8, flavum, 99), opacity=0.7)
         canvas.paint("fat", box((p.u, 0, 12), (behind, CANAL / 2 + 1, CANAL / 2 + 2), radius=5))
+        return canvas.occupancy(sac)
 
     def _draw_soft_tissue(self, canvas, p, behind, muscle):
         """Nerve roots in the foramina, great vessels, psoas and back muscles; what is left is the abdomen."""
@@ -279,13 +326,7 @@ class _Points:
     """
 
     def __init__(self, spine, shape, affine, splits):
-        axes = [(np.arange(n * split) + 0.5) / split - 0.5 for n, split in zip(shape, splits, strict=True)]
-        steps = np.ix_(*axes)
-        x, y, z = (
-            sum((row[axis] * steps[axis]).astype(np.float32) for axis in range(3)) + np.float32(row[3])
-            for row in affine[:3]
-        )
-        self.u, self.v, self.s = spine.straighten(x, y, z)
+        self.u, self.v, self.s = spine.straighten(*sample_points(shape, affine, splits))
         middles = spine.vertebra_positions[:-1]
         self.disc = np.searchsorted(middles, self.s.ravel()).reshape(self.s.shape)
         self.t = self.s - self.take(spine.disc_positions)

@@ -57,9 +57,9 @@ def write_study(
                 paths = [path.relative_to(temporary).as_posix() if path else "" for path in (*images, label)]
                 rows.append([case, scanner.name, f"subject_{case}", *paths])
         columns = [f"image_{channel:04d}" for channel in range(len(scanners[0].channels))]
-        _write_csv([["case", "domain", "subject", *columns, "label"], *rows], temporary / "cases.csv")
+        write_csv([["case", "domain", "subject", *columns, "label"], *rows], temporary / "cases.csv")
         if test_rows:
-            _write_csv([["case", "domain"], *test_rows], temporary / "test" / "cases.csv")
+            write_csv([["case", "domain"], *test_rows], temporary / "test" / "cases.csv")
     return folder / "cases.csv"
 
 
@@ -73,24 +73,38 @@ def write_scan(scan, folder, case, *, label, numbered=False):
     """Writes a scan's images and, if `label`, its discs, in the layout above; returns their paths (label: or None)."""
     images = [folder / "images" / f"{case}_{channel:04d}.nii.gz" for channel in range(len(scan.images))]
     for path, image in zip(images, scan.images, strict=True):
-        _write(image, scan.affine, path)
+        write_nifti(image, scan.affine, path)
     if not label:
         return images, None
     path = folder / "labels" / f"{case}.nii.gz"
-    _write(scan.anatomy.discs if numbered else scan.anatomy.disc_mask, scan.affine, path)
+    write_nifti(scan.anatomy.discs if numbered else scan.anatomy.disc_mask, scan.affine, path)
     return images, path
 
 
-def _write_csv(rows, path):
+def write_csv(rows, path):
+    """Writes rows of cells; commas, and a line feed behind each row."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
-def _write(array, affine, path):
+def write_nifti(array, affine, path):
+    """Writes an array (X, Y, Z[, channels]) with its affine (voxel → RAS mm), in the folder that `path` asks for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
+
+
+def require_new(folder):
+    """Raises UserError where `folder` is a file, or holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already; simulated scans are written to a new or empty folder")
+
+
+def require_size(size):
+    """Raises UserError where `size` is neither None nor three numbers of voxels."""
+    if size is not None and (len(size) != 3 or min(size) < 1):
+        raise UserError(f"size {size}: must be three numbers of voxels, along right, anterior and superior")
 
 
 def _scanner(scanner):
@@ -108,6 +122,9 @@ def _check(folder, scanners, labelled, counts, size):
     listed = ", ".join(names)
     if not names or len(set(names)) != len(names):
         raise UserError(f"scanners {listed or '(none)'}: a study needs at least one, each with its own name")
+    for scanner in scanners:
+        if scanner.body != "spine":
+            raise UserError(f"{scanner.name}: takes scans of the {scanner.body}; a study is one of the spine")
     if len({len(scanner.channels) for scanner in scanners}) != 1:
         raise UserError(f"scanners {listed}: those of one study must take the same number of images")
     for name in [*labelled, *counts]:
@@ -115,7 +132,5 @@ def _check(folder, scanners, labelled, counts, size):
             raise UserError(f"{name}: not among the scanners of the study ({listed}){nearest(name, names)}")
     if missing := [name for name in names if name not in counts]:
         raise UserError(f"{missing[0]}: the number of cases is missing")
-    if size is not None and (len(size) != 3 or min(size) < 1):
-        raise UserError(f"size {size}: must be three numbers of voxels, along right, anterior and superior")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already; a study is written to a new or empty folder")
+    require_size(size)
+    require_new(folder)

@@ -1,4 +1,4 @@
-"""Magnetic properties of the tissues of the lumbar spine at 1.5 T and 3 T.
+"""Magnetic properties of tissues at 1.5 T and 3 T.
 
 Sources, rounded:
 
@@ -10,7 +10,13 @@ Sources, rounded:
   is a mixture of `nucleus` and `degenerated_nucleus`;
 - marrow's fat fraction (about 0.37) and the short T2 of its water: Ruschke et al., NMR Biomed 2021;
 - cerebrospinal fluid: Rooney et al., Magn Reson Med 2007 (T1 is the same at all fields);
-- skin, ligament, cortical bone and bowel: chosen for their appearance, within what is commonly reported.
+- cartilage and synovial fluid (which stands for all fluids not named otherwise): Gold et al., AJR 2004;
+- liver, spleen, pancreas, renal cortex and medulla: de Bazelaire et al., Radiology 2004;
+- grey and white matter: Stanisz et al., Magn Reson Med 2005; their T2 is taken as equal at both fields;
+- relaxivity of the contrast agent: about that of gadoterate in plasma, Rohrer et al., Invest Radiol 2005;
+- skin, ligament, cortical bone, bowel, mucosa, perilymph (which stands for the vitreous body too), schwannoma, the
+  zones of the prostate and its cancer, all diffusion coefficients and all concentrations of the contrast agent: chosen
+  for their appearance, within what is commonly reported.
 """
 
 from dataclasses import dataclass
@@ -27,7 +33,8 @@ class Tissue:
 
     pd: proton density relative to water, seen by MR (0 to 1); fat_fraction: share of it that is fat (0 to 1); t1, t2:
     of the water pool in ms, at 1.5 T and at 3 T; r2_prime: 1/T2* - 1/T2 in 1/s per tesla; flowing: moves out of the
-    slice between the two pulses of a spin echo.
+    slice between the pulses of an echo; adc: apparent diffusion coefficient of the water in 1e-6 mm²/s;
+    uptake: concentration of the contrast agent some minutes after a usual dose, in mmol/l.
     """
 
     pd: float
@@ -36,6 +43,8 @@ class Tissue:
     t2: tuple[float, float]
     r2_prime: float
     flowing: bool = False
+    adc: float = 1000.0
+    uptake: float = 0.0
 
 
 TISSUES = {
@@ -51,8 +60,23 @@ TISSUES = {
     "annulus": Tissue(0.66, 0.0, (850, 1000), (46, 42), 6),
     "csf": Tissue(1.0, 0.0, (4300, 4300), (1900, 1500), 2),
     "nerve": Tissue(0.80, 0.0, (750, 1000), (80, 76), 5),
-    "blood": Tissue(0.85, 0.0, (1450, 1900), (250, 180), 3, flowing=True),
-    "bowel": Tissue(0.85, 0.05, (950, 1250), (70, 62), 10),
+    "blood": Tissue(0.85, 0.0, (1450, 1900), (250, 180), 3, flowing=True, adc=1500, uptake=0.7),
+    "bowel": Tissue(0.85, 0.05, (950, 1250), (70, 62), 10, adc=1500, uptake=0.3),
+    "cartilage": Tissue(0.85, 0.0, (1024, 1168), (42, 37), 5),
+    "fluid": Tissue(1.0, 0.0, (2850, 3620), (1210, 767), 2, adc=2900),
+    "perilymph": Tissue(0.97, 0.0, (4300, 4300), (1500, 1100), 2, adc=2900),
+    "grey_matter": Tissue(0.84, 0.0, (1124, 1820), (95, 95), 5, adc=850, uptake=0.02),
+    "white_matter": Tissue(0.70, 0.0, (884, 1084), (72, 69), 5, adc=750, uptake=0.01),
+    "schwannoma": Tissue(0.88, 0.0, (1300, 1650), (125, 115), 4, adc=1300, uptake=0.6),
+    "mucosa": Tissue(0.88, 0.0, (1100, 1450), (95, 85), 6, adc=1500, uptake=0.6),
+    "liver": Tissue(0.75, 0.02, (586, 809), (46, 34), 12, adc=1100),
+    "spleen": Tissue(0.82, 0.0, (1057, 1328), (79, 61), 8, adc=850),
+    "pancreas": Tissue(0.78, 0.08, (584, 725), (46, 43), 10, adc=1300),
+    "renal_cortex": Tissue(0.84, 0.0, (966, 1142), (87, 76), 6, adc=2000),
+    "renal_medulla": Tissue(0.88, 0.0, (1412, 1545), (85, 81), 6, adc=1900),
+    "peripheral_zone": Tissue(0.92, 0.0, (1450, 1700), (160, 145), 4, adc=1750),
+    "transition_zone": Tissue(0.84, 0.0, (1300, 1550), (92, 84), 4, adc=1300),
+    "prostate_cancer": Tissue(0.84, 0.0, (1250, 1500), (82, 74), 4, adc=850),
 }
 NAMES = tuple(TISSUES)
 INDEX = {name: index for index, name in enumerate(NAMES)}
@@ -60,11 +84,16 @@ INDEX = {name: index for index, name in enumerate(NAMES)}
 # Relaxation of the fat pool in ms, at 1.5 T and at 3 T.
 FAT_T1 = (340, 380)
 FAT_T2 = (60, 68)
+# Relaxivities r1 and r2 of the contrast agent in l/mmol/s, at both fields.
+RELAXIVITIES = (3.6, 4.6)
 
 
 @dataclass(frozen=True)
 class Pools:
-    """What the signal equations need, per tissue (arrays of shape (tissues,)); times in ms, field in tesla."""
+    """What the signal equations need, per tissue (arrays of shape (tissues,)).
+
+    Times in ms, field in tesla, adc in 1e-6 mm²/s.
+    """
 
     field: float
     water: np.ndarray
@@ -76,27 +105,34 @@ class Pools:
     fat_t2: np.ndarray
     fat_t2_star: np.ndarray
     flowing: np.ndarray
+    adc: np.ndarray
 
 
-def pools(field, deviations=None):
-    """Water and fat pools of all tissues at `field` (1.5 or 3, in tesla), in the order of NAMES.
+def pools(field, deviations=None, names=NAMES, dose=0.0):
+    """Water and fat pools of the tissues `names` at `field` (1.5 or 3, in tesla), in that order.
 
     deviations: standard scores of shape (tissues, 3) by which a subject's PD, T1 and T2 leave the table, log-normally
-    with the relative spread VARIABILITY; None gives the table's values. Raises ValueError for another field.
+    with the relative spread VARIABILITY; None gives the table's values; dose: of the contrast agent, 1 is the usual
+    one. Raises ValueError for another field.
     """
     if field not in (1.5, 3.0):
         raise ValueError(f"tissues are known at 1.5 and 3 tesla, not at {field}")
     at = (1.5, 3.0).index(field)
-    factors = np.ones((len(NAMES), 3)) if deviations is None else np.exp(np.asarray(deviations) * VARIABILITY)
-    table = TISSUES.values()
+    factors = np.ones((len(names), 3)) if deviations is None else np.exp(np.asarray(deviations) * VARIABILITY)
+    table = [TISSUES[name] for name in names]
     pd = np.array([tissue.pd for tissue in table]) * factors[:, 0]
     fat_fraction = np.array([tissue.fat_fraction for tissue in table])
     r2_prime = np.array([tissue.r2_prime for tissue in table]) * field / 1000
     t1 = np.array([tissue.t1[at] for tissue in table]) * factors[:, 1]
     t2 = np.array([tissue.t2[at] for tissue in table]) * factors[:, 2]
     # All fat is one substance, so it varies between subjects as one, wherever it lies.
-    fat_t1 = np.full(len(NAMES), FAT_T1[at] * factors[INDEX["fat"], 1])
-    fat_t2 = np.full(len(NAMES), FAT_T2[at] * factors[INDEX["fat"], 2])
+    fat_t1 = np.full(len(names), FAT_T1[at] * factors[names.index("fat"), 1])
+    fat_t2 = np.full(len(names), FAT_T2[at] * factors[names.index("fat"), 2])
+    if dose:
+        concentration = dose * np.array([tissue.uptake for tissue in table]) / 1000
+        t1, t2 = (
+            1 / (1 / t + relaxivity * concentration) for t, relaxivity in zip((t1, t2), RELAXIVITIES, strict=True)
+        )
     return Pools(
         field=field,
         water=pd * (1 - fat_fraction),
@@ -108,4 +144,5 @@ def pools(field, deviations=None):
         fat_t2=fat_t2,
         fat_t2_star=1 / (1 / fat_t2 + r2_prime),
         flowing=np.array([tissue.flowing for tissue in table]),
+        adc=np.array([tissue.adc for tissue in table]),
     )

@@ -411,7 +411,7 @@ def test_a_variable_that_is_not_set_is_named(nnunet_folders, table, capfd, monke
 
 def test_a_dataset_to_convert_must_be_named(capfd):
     assert main(["convert"]) == 1
-    assert "which DATASET? One of manifest" in capfd.readouterr().err
+    assert "which DATASET? One of alkhalil_lumbar, " in capfd.readouterr().err
 
 
 def test_debug_behind_the_dataset_shows_the_traceback(nnunet_folders, table):

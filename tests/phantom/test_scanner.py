@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_da.phantom.scanner import SCANNERS, add_noise, ideal_echoes, sensitivity, simulate, world_coordinates
+from nnunet_da.phantom.bodies import BODIES
+from nnunet_da.phantom.scanner import COILS, SCANNERS, add_noise, ideal_echoes, sensitivity, simulate, world_coordinates
 from nnunet_da.phantom.sequences import Dixon
 from nnunet_da.phantom.spine import Spine
 from nnunet_da.phantom.tissues import INDEX, pools
 
+OTHERS = [name for name, scanner in SCANNERS.items() if scanner.body != "spine"]
+
 
 def take(name, seed=0, size=(8, 64, 80), **changes):
     rng = np.random.default_rng(seed)
-    return simulate(Spine.sample(rng), replace(SCANNERS[name], **changes), rng, size)
+    return simulate(BODIES[SCANNERS[name].body].sample(rng), replace(SCANNERS[name], **changes), rng, size)
 
 
 def tissue_signal(name):
@@ -49,12 +52,12 @@ def test_own_spacing(name):
 
 @pytest.mark.parametrize("name", SCANNERS)
 def test_images_and_labels_lie_on_one_grid(name):
-    scan = take(name)
+    scan = take(name, size=(32, 32, 16) if name in OTHERS else (8, 64, 80))
     assert scan.images.dtype == np.int16
     assert scan.images.min() >= 0
-    assert scan.images.shape == (len(SCANNERS[name].channels), *scan.anatomy.discs.shape)
+    assert scan.images.shape == (len(SCANNERS[name].channels), *scan.anatomy.structures.shape)
     assert "".join(nibabel.aff2axcodes(scan.affine)) == SCANNERS[name].axcodes
-    assert scan.anatomy.disc_mask.sum() > 100
+    assert (scan.anatomy.structures > 0).sum() > (5 if SCANNERS[name].body == "head" else 100)
 
 
 def test_a_seed_gives_one_scan():
@@ -145,3 +148,27 @@ def test_world_coordinates_are_those_of_the_affine():
     anatomy = Spine.sample(np.random.default_rng(1)).rasterise((5, 4, 3), affine)
     world = world_coordinates(anatomy)
     np.testing.assert_allclose(world[:, 2, 1, 2], (affine @ [2, 1, 2, 1])[:3], atol=1e-3)
+
+
+def test_coils_around_a_part_are_weakest_in_its_middle_and_those_of_joints_strongest():
+    world = np.stack(np.meshgrid(*[np.array([-80.0, 0, 80])] * 3, indexing="ij"))
+    around, joint = (COILS[kind](world, 100.0) for kind in ("around", "joint"))
+    assert around[1, 1, 1] == around.min() == 0
+    assert joint[1, 1, 1] == joint.max() == 0
+    assert joint[2, 1, 1] == pytest.approx(-0.64)
+    assert around[1, 2, 1] == pytest.approx(np.log(np.cosh(0.8)))
+
+
+def test_contrast_agent_brightens_what_takes_it_up():
+    scanner = SCANNERS["crossmoda_ldn_cet1"]
+    plain, enhanced = (
+        scanner.sequence.reconstruct(scanner.sequence.echoes(pools(scanner.field, dose=dose)))[0] for dose in (0, 1)
+    )
+    assert enhanced[INDEX["schwannoma"]] > 2 * plain[INDEX["schwannoma"]]
+    assert enhanced[INDEX["csf"]] == plain[INDEX["csf"]]
+
+
+def test_quantities_are_stored_as_they_are_whatever_the_gain():
+    first, second = (take("msd_prostate", 3, (32, 32, 6), gain=gain) for gain in (200, 2000))
+    np.testing.assert_array_equal(first.images[1], second.images[1])
+    assert np.median(second.images[0]) > 8 * np.median(first.images[0])

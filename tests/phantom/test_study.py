@@ -98,6 +98,7 @@ def test_four_dixon_channels_and_numbered_discs(tmp_path):
         (["ge_t2"], {}, "ge_t2: no such simulated scanner.*did you mean 'ge_t1'"),
         ([], {}, "at least one"),
         (["ge_t1", "ge_t1"], {}, "its own name"),
+        (["ge_t1", "oai_dess"], {}, "oai_dess: takes scans of the knee"),
         (["ge_t1", "dixon_3t"], {}, "same number of images"),
         (["ge_t1"], {"labelled": ["philips_3t"]}, "philips_3t: not among the scanners"),
         (["ge_t1", "philips_3t"], {"n_per_scanner": {"ge_t1": 1}}, "philips_3t: the number of cases is missing"),

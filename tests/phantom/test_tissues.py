@@ -41,3 +41,19 @@ def test_deviations_scale_pd_t1_and_t2():
 def test_other_fields_are_refused():
     with pytest.raises(ValueError, match="not at 7"):
         pools(7)
+
+
+def test_contrast_agent_shortens_relaxation_by_its_concentration():
+    plain, dosed = pools(1.5), pools(1.5, dose=2)
+    at = INDEX["schwannoma"]
+    assert 1 / dosed.t1[at] - 1 / plain.t1[at] == pytest.approx(2 * 3.6 * TISSUES["schwannoma"].uptake / 1000)
+    assert 1 / dosed.t2[at] - 1 / plain.t2[at] == pytest.approx(2 * 4.6 * TISSUES["schwannoma"].uptake / 1000)
+    assert dosed.t1[INDEX["csf"]] == pytest.approx(plain.t1[INDEX["csf"]])
+
+
+def test_pools_of_some_tissues_are_those_of_the_whole_table():
+    some, table = pools(3.0, names=("muscle", "fat", "liver")), pools(3.0)
+    for name in ("water", "fat", "t1", "t2", "t2_star", "fat_t1", "flowing", "adc"):
+        np.testing.assert_array_equal(
+            getattr(some, name), getattr(table, name)[[INDEX["muscle"], INDEX["fat"], INDEX["liver"]]]
+        )

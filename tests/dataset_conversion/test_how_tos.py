@@ -1,0 +1,106 @@
+"""Every how-to of docs/public_datasets.md, run as it stands there on small phantoms, then planned by nnU-Net."""
+
+import contextlib
+import io
+import re
+import shlex
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+
+from nnunet_da.cli import main
+from nnunet_da.dataset_conversion import converters
+from nnunet_da.phantom.anatomy import BodyPart
+from nnunet_da.phantom.public import RELEASES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "public_datasets.md"
+# Voxels along R, A, S: enough for nnU-Net to plan with, and for every structure to show.
+SIZES = {"manifest": (24, 40, 40), "spine": (12, 40, 48), "other": (40, 40, 24)}
+SPINE = ("mrspineseg", "zenodo22304", "alkhalil_lumbar", "spider", "ivdm3seg")
+
+pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not part of a source distribution")
+
+
+def blocks():
+    """The commands of each bash block, as words; what a later block needs of an earlier one's phantoms comes first."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    parts = [re.findall(r"^(nnunet-da .*|nnUNetv2_.*)$", block, re.MULTILINE) for block in _bash(text)]
+    phantoms = {}
+    for lines in parts:
+        for words in map(shlex.split, lines):
+            if words[1] == "phantom":
+                phantoms[words[3]] = words
+    for lines in parts:
+        commands = [shlex.split(line) for line in lines]
+        own = [words for words in commands if words[1] == "phantom"]
+        raws = [words[3] for words in commands if words[1] == "convert"]
+        before = [words for folder, words in phantoms.items() if any(_within(raw, folder) for raw in raws)]
+        yield [*[words for words in before if words not in own], *commands]
+
+
+def _bash(text):
+    return re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _within(path, folder):
+    return Path(folder) in (Path(path), *Path(path).parents)
+
+
+def small(words):
+    kind = words[2] if words[2] in SIZES else "spine" if words[2] in SPINE else "other"
+    return [*words, "--size", *map(str, SIZES[kind]), "-np", "1"]
+
+
+@pytest.mark.parametrize("commands", list(blocks()), ids=lambda commands: commands[-1][2])
+def test_a_how_to_works_and_gives_a_dataset_that_nnunet_takes(commands, nnunet_folders, tmp_path, monkeypatch, planned):
+    monkeypatch.chdir(tmp_path)
+    for body in BodyPart.__subclasses__():
+        # Names and structures are what matters here: few samples per voxel.
+        monkeypatch.setattr(body, "WIDEST", 8.0)
+    for words in commands:
+        if words[1] == "phantom":
+            assert main(small(words)[1:]) == 0, words
+        elif words[1] == "convert":
+            assert main([*words[1:], "-np", "1"]) == 0, words
+    written = sorted(nnunet_folders.raw.iterdir())
+    assert written
+    for folder in written:
+        planned(folder)
+
+
+def test_the_how_tos_are_of_every_dataset():
+    used = {words[2] for commands in blocks() for words in commands if words[1] == "convert"}
+    assert used == converters().keys() == RELEASES.keys()
+
+
+@pytest.fixture
+def planned(monkeypatch, nnunet_folders):
+    """``planned(folder)``: nnU-Net verifies, plans and preprocesses a raw dataset, in this process, uncomplaining."""
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+    from nnunetv2.experiment_planning import verify_dataset_integrity as verify
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+    from nnunetv2.preprocessing.preprocessors import default_preprocessor
+
+    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
+    for module in (verify, fingerprint_extractor, default_preprocessor):
+        monkeypatch.setattr(module, "multiprocessing", threads)
+
+    def plan(folder):
+        number = int(folder.name[7:10])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            api.extract_fingerprints([number], num_processes=1, check_dataset_integrity=True)
+            api.plan_experiments([number])
+            api.preprocess([number], configurations=("2d",), num_processes=(1,))
+        assert not re.search("Error|WARNING", printed.getvalue())
+        cases = {path.name.split(".")[0] for path in (folder / "labelsTr").iterdir()}
+        preprocessed = nnunet_folders.preprocessed / folder.name / "nnUNetPlans_2d"
+        assert {path.name.split(".")[0] for path in preprocessed.glob("*.pkl")} == cases
+        values = [np.unique(nibabel.load(path).dataobj).tolist() for path in sorted((folder / "labelsTr").iterdir())]
+        assert any(len(found) > 1 for found in values)
+
+    return plan
