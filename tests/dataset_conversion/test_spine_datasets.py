@@ -1,6 +1,8 @@
 """The spine datasets, each alone and all in one dataset with one structure."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -328,3 +330,30 @@ def test_the_wrong_folder(refuse, raw, name):
     stray = raw / name / "download" / f"half{first[first.rindex('/') if '/' in first else 0 :]}.part".replace("/", "_")
     stray.touch()
     assert refuse(name).endswith(": is a download that has not ended; get the file again")
+
+
+LABELS = {"Mask/": range(1, 20), "Labels": (1,), "masks/": (*range(1, 4), 100, *range(201, 204)), r"/L\d": (1,)}
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        *((name, name) for name in DATASETS),
+        ("ivdm3seg_variant_letters", "ivdm3seg"),
+        ("ivdm3seg_variant_split", "ivdm3seg"),
+    ],
+)
+def test_a_release_as_listed(listing, release, nnunet_folders, verified, listed, name):
+    paths = listing(listed)
+    made = release(paths, LABELS)
+    structures = ["--structures", "discs"] if name != "zenodo22304" else []
+    assert main(["convert", name, str(made.folder), "-d", "7", "-np", "1", *structures]) == 0
+    (folder,) = nnunet_folders.raw.iterdir()
+    converted = {path.name.split(".")[0] for part in ("imagesTr", "imagesTs") for path in folder.glob(f"{part}/*")}
+    images = [path for path in made.voxels if not any(re.search(pattern, path) for pattern in LABELS)]
+    assert len(converted) == len(images)
+    content = json.loads((folder / "dataset.json").read_text())
+    for domain in content["domains"].values():
+        assert domain["labelled"]
+        assert not domain["unlabelled"]
+    assert verified(SimpleNamespace(folder=folder))
