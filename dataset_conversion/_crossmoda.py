@@ -12,7 +12,6 @@ from nnunet_da.dataset_conversion._layout import find_files
 from nnunet_da.dataset_conversion._structures import labels_and_values
 from nnunet_da.errors import UserError, nearest
 
-LICENCE = "CC BY-NC-SA 4.0"
 # Beside the folders of training scans; of use to classify tumours, not to segment them.
 GRADES = "infos_source_training.csv"
 ALSO = (rf"[^/]+/{GRADES}",)

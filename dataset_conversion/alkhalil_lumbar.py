@@ -1,8 +1,8 @@
 """Lumbar spines of several vendors with a mask per structure (Al Khalil et al.), likely the T2 target of intensity_da.
 
-Khalil et al., Multi-scanner and multi-modal lumbar vertebral body and intervertebral disc segmentation database,
-Scientific Data 2022. 39 patients, 51 T2w volumes of several vendors (the paper used 30 volumes of 29 patients: give a
-list with ``--cases``). Licence: CC BY 4.0.
+Al Khalil et al., Multi-scanner and multi-modal lumbar vertebral body and intervertebral disc segmentation database,
+Scientific Data 9 (2022), doi 10.1038/s41597-022-01222-8. 39 patients, 51 T2w volumes of several vendors beside other
+sequences (intensity_da's paper used 30 volumes of 29 patients: give a list with ``--cases``). Licence: see the release.
 
 Layout: a folder per volume with the image and one mask per structure: five vertebral bodies (L1 to L5) and four discs
 (L1/L2 to L4/L5). Names differ between copies of the release: ``--names STRUCTURE=NAME`` says which file, without
@@ -28,8 +28,8 @@ ABOUT = About(
     anatomy="lumbar spine: vertebral bodies L1 to L5, discs L1/L2 to L4/L5, by level",
     cases="51 volumes of 39 patients, T2w",
     domains="multivendor",
-    licence="CC BY 4.0",
-    source="OSF (Khalil et al. 2022)",
+    licence="see the release",
+    source="OSF (Al Khalil et al. 2022)",
 )
 DISCS, VERTEBRAE = DISC_LEVELS[1:5], VERTEBRA_LEVELS[:5]
 # File names without ending; --names changes them.

@@ -1,8 +1,8 @@
 """CrossMoDA 2021: vestibular schwannoma and cochleas, from labelled ceT1 to unlabelled high-resolution T2.
 
 Dorent et al., CrossMoDA 2021 challenge: benchmark of cross-modality domain adaptation techniques for vestibular
-schwannoma and cochlea segmentation, Medical Image Analysis 2023. London (ldn): 105 ceT1 scans with labels, 105 hrT2
-scans of other patients without, 32 hrT2 scans for validation. Licence: CC BY-NC-SA 4.0.
+schwannoma and cochlea segmentation, Medical Image Analysis 83 (2023). London (ldn): 105 ceT1 scans with labels, 105
+hrT2 scans of other patients without, 32 hrT2 scans for validation. Licence: CC BY 4.0.
 
 Layout: ``crossmoda_training/source_training/crossmoda_N_{ceT1,Label}.nii.gz``,
 ``crossmoda_training/target_training/crossmoda_N_hrT2.nii.gz``,
@@ -23,7 +23,7 @@ ABOUT = About(
     anatomy="head: vestibular schwannoma, cochleas",
     cases="105 labelled ceT1, 105 unlabelled hrT2, 32 hrT2 for validation",
     domains="ldn_ceT1, ldn_hrT2",
-    licence=_crossmoda.LICENCE,
+    licence="CC BY 4.0",
     source="Zenodo 4662239 (Dorent et al. 2023)",
 )
 FILES = {

@@ -1,7 +1,8 @@
 """CrossMoDA 2022: vestibular schwannoma and cochleas of two centres, from labelled ceT1 to unlabelled hrT2.
 
 The scans of 2021 (London, ldn) and as many of Tilburg (etz): 210 ceT1 scans with labels, 210 hrT2 scans of other
-patients without, 64 hrT2 scans for validation. Reference: Dorent et al., Medical Image Analysis 2023. Licence:
+patients without, 64 hrT2 scans for validation. Wijethilake et al., crossMoDA challenge: evolution of cross-modality
+domain adaptation techniques for vestibular schwannoma and cochlea segmentation from 2021 to 2023, arXiv 2025. Licence:
 CC BY-NC-SA 4.0.
 
 Layout: ``crossmoda2022_training/training_source/{crossmoda2021_ldn,crossmoda2022_etz}_N_{ceT1,Label}.nii.gz``,
@@ -24,8 +25,8 @@ ABOUT = About(
     anatomy="head: vestibular schwannoma, cochleas",
     cases="210 labelled ceT1, 210 unlabelled hrT2, 64 hrT2 for validation",
     domains="ldn_ceT1, etz_ceT1, ldn_hrT2, etz_hrT2",
-    licence=_crossmoda.LICENCE,
-    source="Zenodo 6504722 (Dorent et al. 2023)",
+    licence="CC BY-NC-SA 4.0",
+    source="Zenodo 6504722 (Wijethilake et al. 2025)",
 )
 LAYOUTS = (
     Layout(

@@ -1,8 +1,9 @@
 """CrossMoDA 2023: vestibular schwannoma in two parts and cochleas, of three centres, from labelled ceT1 to T2.
 
 London (ldn), Tilburg (etz) and, with routine scans of many scanners, the United Kingdom (ukm): 227 ceT1 scans with
-labels, 295 T2 scans of other patients without, 96 T2 scans for validation. Reference: Wijethilake et al., CrossMoDA
-2023. Licence: CC BY-NC-SA 4.0, on request from Synapse.
+labels, 295 T2 scans of other patients without, 96 T2 scans for validation. Wijethilake et al., crossMoDA challenge:
+evolution of cross-modality domain adaptation techniques for vestibular schwannoma and cochlea segmentation from 2021 to
+2023, arXiv 2025. On request from Synapse; licence: see there.
 
 Layout: ``crossmoda23_training/TrainingSource/crossmoda2023_{ldn,etz,ukm}_N_{ceT1,Label}.nii.gz``,
 ``crossmoda23_training/TrainingTarget/…_T2.nii.gz`` (not hrT2), ``crossmoda23_validation/…_T2.nii.gz``. Labels:
@@ -21,8 +22,8 @@ ABOUT = About(
     anatomy="head: vestibular schwannoma (intra- and extrameatal), cochleas",
     cases="227 labelled ceT1, 295 unlabelled T2, 96 T2 for validation",
     domains="ldn_ceT1, etz_ceT1, ukm_ceT1, ldn_T2, etz_T2, ukm_T2",
-    licence=_crossmoda.LICENCE,
-    source="Synapse syn51236108",
+    licence="on request, see Synapse",
+    source="Synapse syn51236108 (Wijethilake et al. 2025)",
 )
 LAYOUTS = (
     Layout(

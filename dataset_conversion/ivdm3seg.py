@@ -1,7 +1,7 @@
 """IVDM3Seg (MICCAI 2018): lumbar discs in Dixon MR of four contrasts, the data of the disc pipeline (ivd_dense_aspp).
 
 16 sets of 8 subjects, two time points each: 36 × 256 × 256 voxels of 2 × 1.25 × 1.25 mm, 1.5 T Siemens, with fat,
-in-phase (inn), opposed-phase (opp) and water (wat) images on one grid. Licence: the challenge's, for research.
+in-phase (inn), opposed-phase (opp) and water (wat) images on one grid. Licence: the challenge's agreement form.
 
 Layout: ``NN/NN_{fat,inn,opp,wat}.nii`` and ``NN/NN_Labels.nii``, NN = 01 to 16; two re-arrangements that circulate are
 read as well (``train/NN/…`` with ``train/labels/``, and ``data/train/images/A1/…`` with ``data/train/labels/A1/``).
@@ -28,7 +28,7 @@ ABOUT = About(
     anatomy="lumbar spine: discs T11/T12 to L5/S1",
     cases="16 sets of 8 subjects, Dixon, four channels",
     domains="dixon_1p5t",
-    licence="the challenge's, for research",
+    licence="the challenge's agreement form",
     source="IVDM3Seg (MICCAI 2018)",
 )
 CONTRASTS = ("fat", "inn", "opp", "wat")

@@ -1,8 +1,9 @@
 """MRSpineSeg Challenge (Pang et al.): lumbar spines, the labelled source of the intensity pretext paper (intensity_da).
 
 Pang et al., SpineParseNet: spine parsing for volumetric MR image by a two-stage segmentation framework with semantic
-image representation, IEEE Transactions on Medical Imaging 2021. 215 patients, sagittal T2w, Philips Ingenia 3 T; the
-release has 172 cases for training with labels. Licence: on request from the challenge, for research.
+image representation, IEEE Transactions on Medical Imaging 40 (2021). 215 patients, sagittal T2w, Philips Ingenia 3 T;
+the release has 172 cases for training with labels. Licence: on a signed agreement with the organisers, for research,
+not for commercial use.
 
 Layout: ``train/MR/CaseN.nii.gz`` and ``train/Mask/mask_caseN.nii.gz``. Labels: 1 sacrum, 2 to 6 vertebrae L5 to L1,
 7 to 10 T12 to T9, 11 to 19 discs from L5/S1 up to T9/T10. Vertebrae are labelled whole, with arches and processes.
@@ -25,7 +26,7 @@ ABOUT = About(
     anatomy="lumbar spine: discs, vertebrae, sacrum, by level",
     cases="172 labelled of 215 patients, T2w",
     domains="philips_3t",
-    licence="on request from the challenge, for research",
+    licence="on a signed agreement, for research, not commercial",
     source="MRSpineSeg Challenge (Pang et al. 2021)",
 )
 # Releases differ in how they spell the masks' names.

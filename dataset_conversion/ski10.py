@@ -1,9 +1,9 @@
 """SKI10: knees of many scanners (Heimann et al.), femur and tibia with their cartilages.
 
 Heimann et al., Segmentation of knee images: a grand challenge, MICCAI workshop Medical Image Analysis for the Clinic
-2010. Sagittal MR of patients before knee surgery, from more than 80 centres and all major vendors, mostly 1.5 T, about
-0.4 × 0.4 × 1 mm; 100 scans with labels (60 in the first release). Licence: for research, from the challenge; the
-redistribution as NIfTI is CC BY-NC-SA 4.0.
+2010. Sagittal MR for the planning of knee surgery, of many centres and scanners, about 0.4 × 0.4 × 1 mm; 100 scans with
+labels (60 in the first release). Licence: the challenge's rules, which allow neither redistribution nor commercial use;
+a redistribution as NIfTI names CC BY-NC-SA 4.0 all the same.
 
 Layout: ``image-NNN.mhd`` and ``labels-NNN.mhd``, each with its ``.raw``, in one folder; or the redistribution's
 ``image/image-NNN.nii`` and ``label/labels-NNN.nii``. Labels: 1 femur, 2 femoral cartilage, 3 tibia, 4 tibial cartilage.
@@ -20,7 +20,7 @@ ABOUT = About(
     anatomy="knee: femur, tibia, femoral and tibial cartilage",
     cases="100 labelled (60 in the first release)",
     domains="ski10",
-    licence="for research, from the challenge; as NIfTI: CC BY-NC-SA 4.0",
+    licence="the challenge's rules: no redistribution, no commercial use",
     source="SKI10 challenge (Heimann et al. 2010)",
 )
 LAYOUTS = (

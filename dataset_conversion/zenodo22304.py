@@ -1,8 +1,8 @@
 """Lumbar spines of Chu et al.: Zenodo record 22304, the T1 target of the intensity pretext paper (intensity_da).
 
 Chu et al., Fully automatic localization and segmentation of 3D vertebral bodies from CT/MR images via a learning-based
-method, PLoS ONE 2015. 23 patients, one sagittal T2w turbo spin echo each, 1.5 T Siemens, 39 × 305 × 305 voxels of
-2 × 1.25 × 1.25 mm. Licence: CC BY 4.0.
+method, PLoS ONE 10(11):e0143327 (2015). 23 patients, one sagittal T2w turbo spin echo each, 1.5 T Siemens,
+39 × 305 × 305 voxels of 2 × 1.25 × 1.25 mm. Licence: see the Zenodo record.
 
 Layout: ``Img_NN.nii`` and ``Img_NN_Labels.nii``, NN = 01 to 23. Labels: one mask of the vertebral bodies (T11 to L5).
 The paper segmented discs with masks of its own; a folder with such masks is taken with ``--disc-masks``. Without
@@ -21,7 +21,7 @@ ABOUT = About(
     anatomy="lumbar spine: vertebral bodies (discs with masks of your own)",
     cases="23 of 23 patients, T2w",
     domains="siemens_1p5t",
-    licence="CC BY 4.0",
+    licence="see the Zenodo record",
     source="Zenodo 22304 (Chu et al. 2015)",
 )
 LAYOUTS = (Layout("Zenodo 22304", {"image": "Img_{n}.{nii}", "label": "Img_{n}_Labels.{nii}"}),)

@@ -1,9 +1,9 @@
 """How a network sees domains: bottleneck features of patches, in a plane, and how far the domains stand apart in them.
 
 After Boutillon et al., "Multi-task, multi-domain deep segmentation with shared representations and contrastive
-regularization for sparse pediatric datasets", MICCAI 2021, section 4.2 and Fig. 4: global max pooling of the encoder's
-last features, PCA to 50 components, t-SNE with a perplexity of 30 and a learning rate of 200. The features are
-standardised first, so that none counts more than another.
+regularization for sparse pediatric datasets", arXiv:2105.10310 (2021), section 4.2 and Fig. 4: global max pooling of
+the encoder's last features, PCA to 50 components, t-SNE with a perplexity of 30 and a learning rate of 200. The
+features are standardised first, so that none counts more than another.
 """
 
 from dataclasses import dataclass

@@ -86,8 +86,8 @@ class SurfaceDistances:
     def aad(self):
         """AAD = mean over S(P) of d(y, S(R)), in mm: the average absolute distance (ASD) of the dense ASPP paper, §3.2.
 
-        The paper leaves the direction open. It is taken as from the segmentation to the reference, as in the
-        challenge that the paper is about (Zheng et al., Medical Image Analysis 35 (2017)), there between meshes.
+        The paper leaves the direction open, and so does the challenge that it is about (IVDM3Seg, MICCAI 2018). It is
+        taken as from the segmentation to the reference, between surface voxels.
         """
         return float(self.from_prediction.mean()) if self.from_prediction.size else np.nan
 

@@ -2,18 +2,22 @@
 
 Sources, rounded:
 
-- muscle, marrow, fat, disc: de Bazelaire et al., Radiology 2004 (MR imaging relaxation times of abdominal and pelvic
-  tissues at 1.5 and 3.0 T); Gold et al., AJR 2004 (musculoskeletal MRI at 3.0 T);
-- cord and blood: Stanisz et al., Magn Reson Med 2005 (T1, T2 relaxation and magnetisation transfer in tissue at 3 T);
+- fat, liver, spleen, pancreas, renal cortex and medulla: de Bazelaire et al., Radiology 230 (2004) (MR imaging
+  relaxation times of abdominal and pelvic tissues measured in vivo at 3.0 T: preliminary results);
+- muscle: between de Bazelaire et al. and Gold et al., AJR 183 (2004) (musculoskeletal MRI at 3.0 T), its T2 slightly
+  longer;
+- synovial fluid (which stands for all fluids not named otherwise) and the T2 of cartilage: Gold et al.;
+- T1 of cartilage, blood and the cord (`nerve`), all of white matter, T1 of grey matter: Stanisz et al., Magn Reson Med
+  54 (2005) (T1, T2 relaxation and magnetization transfer in tissue at 3T). The T2 of grey matter is that at 1.5 T at
+  both fields, that of the cord near the source's, that of blood chosen;
 - the nucleus's T2 falls from about 210 ms (Pfirrmann grade I) over 129 and 84 ms to 51 ms (grade IV), the annulus's
-  from about 58 ms to 38 ms: T2 mapping studies graded after Pfirrmann et al., Spine 2001. A disc between the extremes
-  is a mixture of `nucleus` and `degenerated_nucleus`;
-- marrow's fat fraction (about 0.37) and the short T2 of its water: Ruschke et al., NMR Biomed 2021;
-- cerebrospinal fluid: Rooney et al., Magn Reson Med 2007 (T1 is the same at all fields);
-- cartilage and synovial fluid (which stands for all fluids not named otherwise): Gold et al., AJR 2004;
-- liver, spleen, pancreas, renal cortex and medulla: de Bazelaire et al., Radiology 2004;
-- grey and white matter: Stanisz et al., Magn Reson Med 2005; their T2 is taken as equal at both fields;
-- relaxivity of the contrast agent: about that of gadoterate in plasma, Rohrer et al., Invest Radiol 2005;
+  from about 58 ms to 38 ms: a poster of the European Congress of Radiology on 494 discs, graded after Pfirrmann et al.,
+  Spine 26 (2001); other studies give shorter ones. A disc between the extremes is a mixture of `nucleus` and
+  `degenerated_nucleus`; the T1 of discs is chosen;
+- marrow's fat fraction (about 0.37): Ruschke et al., NMR Biomed 34 (2021). The T2 of its water is short there, too
+  (21 ms in the median), and less so here; its T1 is chosen;
+- cerebrospinal fluid: Rooney et al., Magn Reson Med 57 (2007) (T1 is the same at all fields);
+- relaxivity of the contrast agent: about that of gadoterate in plasma, Rohrer et al., Invest Radiol 40 (2005);
 - skin, ligament, cortical bone, bowel, mucosa, perilymph (which stands for the vitreous body too), schwannoma, the
   zones of the prostate and its cancer, all diffusion coefficients and all concentrations of the contrast agent: chosen
   for their appearance, within what is commonly reported.

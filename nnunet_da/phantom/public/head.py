@@ -12,7 +12,8 @@ from nnunet_da.phantom.study import write_csv, write_nifti
 
 TUMOUR_AND_COCHLEA = {"intra-meatal tumour": 1, "extra-meatal tumour": 1, "cochlea": 2}
 PARTS_OF_TUMOUR = {"intra-meatal tumour": 1, "extra-meatal tumour": 2, "cochlea": 3}
-# Diameters in mm of a tumour outside the meatus up to which it has grade 2 and grade 3 (Koos et al., J Neurosurg 1998).
+# Diameters in mm, outside the meatus, up to which a tumour has grade 2 and grade 3: as commonly given with the grades
+# of Koos et al., J Neurosurg 88 (1998), which go by how the tumour lies to the brainstem.
 KOOS_DIAMETERS = (20.0, 30.0)
 
 # Each centre has its own scanners, for contrast-enhanced T1 and for T2; spacings are typical ones.
