@@ -13,7 +13,7 @@ from study import Model, main
 SGD = {"pretext.optimizer": "shared"}
 BATCH = {"plan.norm": "batch"}
 MODELS = (
-    Model("U-Net", UNET),
+    Model("U-Net", UNET, baseline=True),
     Model("U-Net-batch", UNET, BATCH),
     Model("U-Net-adam", UNET, ADAM),
     Model("int-sgd", INTENSITY, SGD),

@@ -28,8 +28,8 @@ ADAM = {"optimizer": "adam", "initial_lr": 0.001, "pretext.optimizer": "shared"}
 # What the dev cases decided (intensity_ablation.py).
 CHOSEN = ADAM | {"pretext.update": "joint", "pretext.weight": 0.1}
 MODELS = (
-    Model("U-Net", UNET, seeds=SEEDS),
-    Model("U-Net-adam", UNET, ADAM, seeds=SEEDS),
+    Model("U-Net", UNET, seeds=SEEDS, baseline=True),
+    Model("U-Net-adam", UNET, ADAM, seeds=SEEDS, baseline=True),
     Model("t1-int", INTENSITY, CHOSEN | {"pretext.domains": "vb1"}),
     Model("t2-int", INTENSITY, CHOSEN | {"pretext.domains": "vb3"}),
     Model("t1t2-int", INTENSITY, CHOSEN | {"pretext.domains": "vb1,vb3"}),

@@ -10,6 +10,7 @@ is trained then. WORK/results.csv holds every metric of every case; table.md and
 """
 
 import argparse
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -61,7 +62,8 @@ class Task:
 class Model:
     """A trainer with settings: a row of the table.
 
-    `seeds`: one run each. `checkpoint`: the file that predicts, as ``-chk`` of nnUNetv2_predict takes it.
+    `seeds`: one run each. `checkpoint`: the file that predicts, as ``-chk`` of nnUNetv2_predict takes it. `baseline`:
+    differences of all other models from it are reported.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     settings: dict = field(default_factory=dict)
     seeds: tuple[int, ...] = (1,)
     checkpoint: str = "checkpoint_final.pth"
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ def report_of(run, folder, name_of_set):
 
 
 def collect(tasks, models, work):
-    """Writes results.csv, table.md and differences.md of what is evaluated; the first model is the reference."""
+    """Writes results.csv, table.md and differences.md of what is evaluated."""
     import pandas
 
     frames = []
@@ -238,7 +241,8 @@ def collect(tasks, models, work):
     results = pandas.concat(frames, ignore_index=True)
     with atomic_file(work / "results.csv") as temporary:
         results.to_csv(temporary, index=False)
-    for name, text in (("table.md", tables(results)), ("differences.md", differences(results, models[0].name))):
+    baselines = [model.name for model in models if model.baseline]
+    for name, text in (("table.md", tables(results)), ("differences.md", differences(results, baselines))):
         with atomic_file(work / name) as temporary:
             Path(temporary).write_text(text, encoding="utf-8")
         print(text)
@@ -259,8 +263,8 @@ def tables(results):
     return "\n".join(parts)
 
 
-def differences(results, reference, metric="dsc"):
-    """Per domain, each model's difference from `reference` in the same cases and seeds, with a 95 % interval.
+def differences(results, baselines, metric="dsc"):
+    """Per domain, each model's difference from the `baselines` in the same cases and seeds, with a 95 % interval.
 
     The difference of a case is the mean over the seeds that both models have; the interval is the percentile bootstrap
     over cases. With a handful of cases it is an indication, no more.
@@ -269,17 +273,19 @@ def differences(results, reference, metric="dsc"):
     lines.append("| --- | --- | --- | --- | ---: | ---: | ---: | --- | --- |")
     for (task, name_of_set, domain), rows in results.groupby(["task", "set", "domain"], sort=False):
         values = rows.pivot_table(index=["case", "structure"], columns=["model", "seed"], values=metric, sort=False)
-        if reference not in values:
-            continue
-        for model in values.columns.unique("model"):
-            shared = values[model].columns.intersection(values[reference].columns)
-            if model == reference or not len(shared):
+        for reference, model in itertools.product(baselines, values.columns.unique("model")):
+            if reference == model or reference not in values:
                 continue
+            shared = values[model].columns.intersection(values[reference].columns)
             by_seed = (values[model][shared] - values[reference][shared]).dropna()
-            low, high = bootstrap_interval(by_seed.mean(axis=1).groupby("case").mean().to_numpy(), method="percentile")
+            if by_seed.empty:
+                continue
+            by_case = by_seed.mean(axis=1).groupby("case").mean().to_numpy()
+            low, high = bootstrap_interval(by_case, method="percentile")
+            interval = f"{low:+.3f} to {high:+.3f}" if len(by_case) > 1 else "–"
             per_seed = ", ".join(f"{value:+.3f}" for value in by_seed.mean())
             lines.append(
                 f"| {task} | {name_of_set} | {domain} | {model} − {reference} | {len(by_seed)} | {len(shared)} "
-                f"| {by_seed.to_numpy().mean():+.3f} | {low:+.3f} to {high:+.3f} | {per_seed} |"
+                f"| {by_seed.to_numpy().mean():+.3f} | {interval} | {per_seed} |"
             )
     return "\n".join(lines) + "\n"

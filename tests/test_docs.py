@@ -37,9 +37,14 @@ def table_rows(path, heading=None):
 
 
 def named_in_first_column(path, heading=None):
-    """The first cells that are nothing but code, without their backticks."""
+    """What the first cells name that are nothing but code, or several with commas, without their backticks."""
     firsts = (row[0] for row in table_rows(path, heading))
-    return [first.strip("`") for first in firsts if re.fullmatch("`[^`]+`", first)]
+    return [
+        name
+        for first in firsts
+        if re.fullmatch("`[^`]+`(, `[^`]+`)*", first)
+        for name in re.findall("`([^`]+)`", first)
+    ]
 
 
 def flat(block, prefix=""):

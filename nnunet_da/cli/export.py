@@ -19,4 +19,5 @@ def run(arguments):
 
     model = f"{arguments.trainer}__{arguments.plans}__{arguments.configuration}"
     folder = dataset_folder(RESULTS, arguments.dataset) / model
-    print(export(folder, arguments.output, arguments.folds, arguments.checkpoint, arguments.overwrite))
+    for path in export(folder, arguments.output, arguments.folds, arguments.checkpoint, arguments.overwrite):
+        print(path)

@@ -62,6 +62,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),
     ):
         # Everything that can be refused is refused here, before nnU-Net makes a folder.
+        self.dataset_json = dataset_json
         plans_manager = PlansManager(plans)
         configuration_manager = plans_manager.get_configuration(configuration)
         self.settings = read_settings(configuration_manager, self.settings_class)
@@ -70,6 +71,7 @@ class ConfiguredTrainer(nnUNetTrainer):
             name = configuration_manager.network_arch_class_name.rpartition(".")[2]
             raise UserError(f"configuration {configuration}: {name} has one output; set deep_supervision=false")
         self.refuse_unsupported(configuration_manager, fold)
+        plans = self.prepare_plans(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in NNUNET_ATTRIBUTES:
             setattr(self, name, getattr(self.settings, name))
@@ -78,6 +80,10 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     def refuse_unsupported(self, configuration_manager, fold):
         """Raises UserError for what this trainer cannot do. Called first; `settings` and `domains` are set."""
+
+    def prepare_plans(self, plans, configuration):
+        """The plans (dict) that the model is built from and saved with; `plans` stay as they are."""
+        return plans
 
     def initialize(self):
         super().initialize()
@@ -196,11 +202,14 @@ class ConfiguredTrainer(nnUNetTrainer):
             leftover.unlink(missing_ok=True)
         if self.domains is not None:
             # Saved with plans and checkpoints: the order of the domains is part of the meaning of the weights.
-            trained = {domain.name: list(domain.labels) for domain in self.domains}
             configuration = self.plans_manager.plans["configurations"][self.configuration_name]
             block = self.configuration_manager.configuration.get(settings.BLOCK, {})
-            configuration[settings.BLOCK] = {**block, settings.TRAINED_DOMAINS: trained}
+            configuration[settings.BLOCK] = {**block, settings.TRAINED_DOMAINS: self.trained_domains()}
         super().on_train_start()
+
+    def trained_domains(self):
+        """Names of the domains → their structures, in order, as they are saved with the model."""
+        return {domain.name: list(domain.labels) for domain in self.domains}
 
     def save_checkpoint(self, filename):
         if self.local_rank != 0 or self.disable_checkpointing:

@@ -5,6 +5,7 @@ What is written holds weights, plan and label names; no case ids, host names, pa
 
 import contextlib
 import io
+import itertools
 import tempfile
 import zipfile
 from pathlib import Path
@@ -32,7 +33,7 @@ DATASET_ENTRIES = (
 
 
 def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", overwrite=False):
-    """Writes the folds of a trained model for nnU-Net alone; gives the path of what was written.
+    """Writes the folds of a trained model for nnU-Net alone; gives the paths (list) of what was written.
 
     Parameters
     ----------
@@ -62,32 +63,40 @@ def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", 
     for path in checkpoints.values():
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
-    dataset_name = plans["dataset_name"]
     configuration = model_folder.name.split("__")[-1]
-    stock_name = f"{nnUNetTrainer.__name__}__{plans['plans_name']}__{configuration}"
-    is_zip = output.suffix == ".zip"
-    target = output if is_zip else output / dataset_name / stock_name
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: exists already; choose another place, or --overwrite")
-    require_free_space(output.parent, sum(path.stat().st_size for path in checkpoints.values()), "the export")
-
-    stock_plans = _stock_plans(plans, configuration)
-    stock_dataset = {key: dataset_json[key] for key in DATASET_ENTRIES if key in dataset_json}
+    plans = _stock_plans(plans, configuration)
+    dataset_json = {key: dataset_json[key] for key in DATASET_ENTRIES if key in dataset_json}
     converted = (
-        (fold, _stock_checkpoint(path, fold, stock_plans, stock_dataset, configuration))
-        for fold, path in checkpoints.items()
+        (fold, _stock_checkpoints(path, fold, plans, dataset_json, configuration)) for fold, path in checkpoints.items()
     )
-    if not is_zip:
-        with atomic_folder(target) as folder:
-            _write_model(folder, converted, stock_plans, stock_dataset)
-        return target
-    with atomic_file(output) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent, prefix=".export.") as name:
-        folder = Path(name)
-        _write_model(folder, converted, stock_plans, stock_dataset)
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                archive.write(path, Path(dataset_name, stock_name, path.relative_to(folder)))
-    return target
+    # The first fold tells how many models it becomes.
+    first = next(converted)
+    folders = {
+        name: Path(plans["dataset_name"], f"{nnUNetTrainer.__name__}__{name}__{configuration}") for name in first[1]
+    }
+    is_zip = output.suffix == ".zip"
+    targets = [output] if is_zip else [output / folder for folder in folders.values()]
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise UserError(f"{target}: exists already; choose another place, or --overwrite")
+    n_bytes = len(folders) * sum(path.stat().st_size for path in checkpoints.values())
+    require_free_space(output.parent, n_bytes, "the export")
+
+    with contextlib.ExitStack() as stack:
+        if is_zip:
+            temporary = stack.enter_context(atomic_file(output))
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent, prefix=".export.")))
+            written = {name: place / folder for name, folder in folders.items()}
+        else:
+            written = {name: stack.enter_context(atomic_folder(output / folder)) for name, folder in folders.items()}
+        for fold, models in itertools.chain([first], converted):
+            for name, checkpoint in models.items():
+                _write_model(written[name], fold, checkpoint)
+        if is_zip:
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for path in sorted(path for path in place.rglob("*") if path.is_file()):
+                    archive.write(path, path.relative_to(place))
+    return targets
 
 
 def _folds(model_folder, checkpoint):
@@ -108,8 +117,11 @@ def _stock_plans(plans, configuration):
     return {**plans, "configurations": kept}
 
 
-def _stock_checkpoint(path, fold, plans, dataset_json, configuration):
-    """What nnU-Net's predictor needs of the checkpoint at `path`, with weights that nnU-Net's own network takes."""
+def _stock_checkpoints(path, fold, plans, dataset_json, configuration):
+    """What nnU-Net's predictor needs of the checkpoint at `path`, with weights that nnU-Net's own network takes.
+
+    Gives name of the plans → checkpoint: one, or one per domain where weights are each domain's own.
+    """
     checkpoint = read_checkpoint(path)
     try:
         # nnU-Net tells on stdout where it looks.
@@ -117,22 +129,30 @@ def _stock_checkpoint(path, fold, plans, dataset_json, configuration):
             trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
     except RuntimeError:
         raise UserError(f"{path}: trainer {checkpoint['trainer_name']} is not installed here") from None
-    weights = checkpoint["network_weights"]
-    if hasattr(trainer, "stock_weights"):
-        weights = trainer.stock_weights(weights)
-    _check_stock(path, trainer, weights, plans, dataset_json, configuration)
-    return {
-        "network_weights": weights,
-        "trainer_name": nnUNetTrainer.__name__,
-        "init_args": {
-            "plans": plans,
-            "configuration": configuration,
-            "fold": int(fold) if fold != "all" else fold,
-            "dataset_json": dataset_json,
-            "device": torch.device("cpu"),
-        },
-        "inference_allowed_mirroring_axes": checkpoint["inference_allowed_mirroring_axes"],
-    }
+    models = {"": (plans, checkpoint["network_weights"])}
+    if hasattr(trainer, "stock_models"):
+        # Of the plans as they were trained, with the settings.
+        models = trainer.stock_models(
+            checkpoint["network_weights"], checkpoint["init_args"]["plans"], configuration, dataset_json
+        )
+    stock = {}
+    for suffix, (of_model, weights) in models.items():
+        name = plans["plans_name"] + suffix
+        of_model = {**_stock_plans(of_model, configuration), "plans_name": name}
+        _check_stock(path, trainer, weights, of_model, dataset_json, configuration)
+        stock[name] = {
+            "network_weights": weights,
+            "trainer_name": nnUNetTrainer.__name__,
+            "init_args": {
+                "plans": of_model,
+                "configuration": configuration,
+                "fold": int(fold) if fold != "all" else fold,
+                "dataset_json": dataset_json,
+                "device": torch.device("cpu"),
+            },
+            "inference_allowed_mirroring_axes": checkpoint["inference_allowed_mirroring_axes"],
+        }
+    return stock
 
 
 def _check_stock(path, trainer, weights, plans, dataset_json, configuration):
@@ -154,9 +174,9 @@ def _check_stock(path, trainer, weights, plans, dataset_json, configuration):
         raise UserError(refusal)
 
 
-def _write_model(folder, converted, plans, dataset_json):
-    write_json(plans, folder / "plans.json")
-    write_json(dataset_json, folder / "dataset.json")
-    for fold, checkpoint in converted:
-        (folder / f"fold_{fold}").mkdir()
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+def _write_model(folder, fold, checkpoint):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(checkpoint["init_args"]["plans"], folder / "plans.json")
+    write_json(checkpoint["init_args"]["dataset_json"], folder / "dataset.json")
+    (folder / f"fold_{fold}").mkdir()
+    torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")

@@ -1,4 +1,4 @@
-"""Loaders of images alone, from every domain alike, and the processes that run them."""
+"""Loaders that choose the domains of a batch, and the processes that run them."""
 
 import numpy as np
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -44,6 +44,21 @@ class DomainBalancedLoader(nnUNetDataLoader):
     def generate_train_batch(self):
         batch = super().generate_train_batch()
         return {"data": batch["data"], "keys": batch["keys"]}
+
+
+class InterleavedLoader(nnUNetDataLoader):
+    """nnU-Net's loader, with sample i of every batch from domain i mod K; within a domain each case is as likely.
+
+    Takes `cases_by_domain` (sequence of sequence of str) after the dataset, else nnU-Net's arguments.
+    """
+
+    def __init__(self, dataset, cases_by_domain, *arguments, **keywords):
+        super().__init__(dataset, *arguments, **keywords)
+        self.cases_by_domain = [list(cases) for cases in cases_by_domain]
+
+    def get_indices(self):
+        n_domains = len(self.cases_by_domain)
+        return [np.random.choice(self.cases_by_domain[sample % n_domains]) for sample in range(self.batch_size)]
 
 
 def start_loader(loader, device, share=1.0):

@@ -131,9 +131,9 @@ class PretextTrainer(ConfiguredTrainer):
         }
 
     @staticmethod
-    def stock_weights(weights):
-        """The weights that nnU-Net's own network takes."""
-        return without_heads(weights)
+    def stock_models(weights, plans, configuration, dataset_json):
+        """What `nnunet-da export` writes: the network without its heads."""
+        return {"": (plans, without_heads(weights))}
 
     def initialize(self):
         super().initialize()

@@ -35,7 +35,7 @@ def tiny(study):
     plan = {"plan.patch_size": "32,32", "plan.features_per_stage": "4,8,8", "plan.batch_size": 2}
     task = study.Task("Tiny", write_phantoms, 601, ("disc=1",), ("MR",), sets=("test",), settings=schedule | plan)
     models = (
-        study.Model("U-Net", "nnUNetTrainerUNet"),
+        study.Model("U-Net", "nnUNetTrainerUNet", baseline=True),
         study.Model("int", "nnUNetTrainerIntensityDA", {"pretext.batch_size": 2}, checkpoint="checkpoint_best.pth"),
     )
     return task, models
@@ -107,6 +107,14 @@ def results(**dsc):
 
 
 def test_differences_are_paired_by_case_and_seed(study):
-    table = study.differences(results(a=[[0.5, 0.7], [0.5, 0.5]], b=[[0.6, 0.9], [0.6, 0.7], [0.0, 0.0]]), "a")
+    table = study.differences(results(a=[[0.5, 0.7], [0.5, 0.5]], b=[[0.6, 0.9], [0.6, 0.7], [0.0, 0.0]]), ["a"])
     (row,) = [line for line in table.splitlines() if "b − a" in line]
     assert "| 2 | 2 | +0.150 | +0.100 to +0.200 | +0.150, +0.150 |" in row
+
+
+def test_differences_are_from_every_baseline_and_one_case_has_no_interval(study):
+    table = study.differences(results(a=[[0.5]], b=[[0.6]], c=[[0.8]]), ["a", "b"])
+    rows = [line.split("|")[4:9] for line in table.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["b − a", "c − a", "a − b", "c − b"]
+    assert [row[3].strip() for row in rows] == ["+0.100", "+0.300", "-0.100", "+0.200"]
+    assert all("| – |" in line for line in table.splitlines()[2:])

@@ -1,5 +1,6 @@
 """A tiny simulated dataset, converted and planned once by the real commands, that the tests of this folder share."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -105,17 +106,67 @@ def regions(environment, command, tmp_path_factory):
     for index in range(1, 6):
         case = f"dixon_3t_{index:03d}"
         images = tuple(study / "dixon_3t" / "images" / f"{case}_{channel:04d}.nii.gz" for channel in range(4))
-        label = study / "dixon_3t" / "labels" / f"{case}.nii.gz" if index < 4 else None
+        label = study / "dixon_3t" / "labels" / f"{case}.nii.gz" if index < 5 else None
         # One domain's scans stand for two: what is tested is channels and regions.
         values = {value: 1 if value < 3 else 2 for value in range(1, 10)}
-        cases.append(Case(case, "labelled" if label else "unlabelled", case, images, label, values))
+        cases.append(Case(case, "first" if index < 3 else "second", case, images, label, values))
     regions = Conversion(
         cases, ["fat", "inn", "opp", "wat"], {"disc": [1, 2], "upper": [2]}, regions_class_order=[1, 2]
     )
     write_dataset(regions, 502, "Regions", n_processes=1)
     plan("502", command)
-    configure("502", "2d", "tiny_2d", "plan.patch_size=32,32", "plan.features_per_stage=4,8,8", *SCHEDULE)
+    configure(
+        "502",
+        "2d",
+        "tiny_2d",
+        "plan.patch_size=32,32",
+        "plan.features_per_stage=4,8,8",
+        "multidomain.domain=first",
+        *SCHEDULE,
+    )
     return SimpleNamespace(id="502", results=environment.results / "Dataset502_Regions")
+
+
+@pytest.fixture(scope="session")
+def joints(environment, command, tmp_path_factory):
+    """Dataset 503: two domains with labels, of other structures each, and one that both have; as `spine` otherwise."""
+    from nnunet_da.raw_dataset import Case, Conversion, write_dataset
+
+    study = tmp_path_factory.mktemp("study") / "joints"
+    scanners = SCANNERS[:2]
+    write_study(study, scanners, 3, 2, labelled=scanners, n_test=1, size=SIZE, numbered=True)
+    # L5-S1 in both, the discs above it as a structure of each domain's own.
+    values = {
+        scanners[0]: {1: 1, **dict.fromkeys(range(2, 10), 2)},
+        scanners[1]: {1: 1, **dict.fromkeys(range(2, 10), 3)},
+    }
+    cases = [
+        Case(path.name.removesuffix(".nii.gz"), scanner, None, (), path, values[scanner])
+        for scanner in scanners
+        for path in sorted((study / scanner / "labels").iterdir())
+    ]
+    cases = [
+        dataclasses.replace(case, images=(study / case.domain / "images" / f"{case.id}_0000.nii.gz",)) for case in cases
+    ]
+    conversion = Conversion(
+        cases,
+        ["MR"],
+        {"lowest": 1, "first": 2, "second": 3},
+        domain_labels={scanners[0]: ("lowest", "first"), scanners[1]: ("lowest", "second")},
+    )
+    write_dataset(conversion, 503, "Joints", n_processes=1)
+    plan("503", command)
+    for base, name, patch_size in (("2d", "tiny_2d", "32,32"), ("3d_fullres", "tiny_3d", "8,32,32")):
+        changes = (f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8")
+        configure("503", base, name, *changes, f"multidomain.domain={scanners[0]}", *SCHEDULE)
+    return SimpleNamespace(
+        id="503",
+        name="Dataset503_Joints",
+        domains=scanners,
+        preprocessed=environment.preprocessed / "Dataset503_Joints",
+        results=environment.results / "Dataset503_Joints",
+        test=study / "test",
+    )
 
 
 @pytest.fixture
@@ -134,8 +185,13 @@ def edited_dataset(spine):
 
 
 @pytest.fixture
-def fresh_results(spine):
-    """No trained model at the start of the test, none left at its end."""
-    shutil.rmtree(spine.results, ignore_errors=True)
-    yield spine.results
-    shutil.rmtree(spine.results, ignore_errors=True)
+def fresh_results(environment):
+    """No trained model of any dataset at the start of the test, none left at its end."""
+
+    def clear():
+        for folder in environment.results.iterdir():
+            shutil.rmtree(folder)
+
+    clear()
+    yield
+    clear()

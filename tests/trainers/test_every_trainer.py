@@ -12,8 +12,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, run_training
 
 import nnunet_da.trainers
+from nnunet_da.errors import UserError
 from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.configurations import all_trainers
 from nnunet_da.training.export import export
+from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
 
 TRAINERS = sorted(module.name for module in pkgutil.iter_modules(nnunet_da.trainers.__path__))
 CPU = torch.device("cpu")
@@ -37,6 +40,13 @@ def assert_equal_weights(one, other):
         assert torch.equal(one[key], other[key]), key
 
 
+@pytest.fixture
+def dataset(request, trainer):
+    """What a trainer learns from: unlabelled scans beside labelled ones, or labelled domains alone."""
+    multidomain = issubclass(all_trainers()[trainer], MultiDomainTrainer)
+    return request.getfixturevalue("joints" if multidomain else "spine")
+
+
 def predict(model_folder, images, output):
     Path(output).mkdir()
     predictor = nnUNetPredictor(device=CPU, allow_tqdm=False)
@@ -46,37 +56,46 @@ def predict(model_folder, images, output):
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_trains_resumes_predicts_and_exports(trainer, spine, fresh_results, tmp_path, monkeypatch):
-    model_folder = spine.results / f"{trainer}__nnUNetPlans__tiny_2d"
+def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tmp_path, monkeypatch):
+    model_folder = dataset.results / f"{trainer}__nnUNetPlans__tiny_2d"
     fold = model_folder / "fold_0"
-    train(spine.id, trainer)
+    train(dataset.id, trainer)
     assert {"checkpoint_final.pth", "checkpoint_best.pth", "progress.png"} <= {path.name for path in fold.iterdir()}
     assert (fold / "validation" / "summary.json").is_file()
     assert not list(fold.glob(".checkpoint*"))
     uninterrupted = weights(fold)
 
     # The same again, but stopped at the start of the second epoch and resumed: equal weights.
-    resumed = new_trainer(spine.id, trainer)
+    resumed = new_trainer(dataset.id, trainer)
     monkeypatch.setattr(resumed, "on_epoch_start", _stop_in_epoch(resumed, 1))
     for path in fold.glob("checkpoint_*"):
         path.unlink()
     with pytest.raises(Stop):
         resumed.run_training()
     assert (fold / "checkpoint_latest.pth").is_file()
-    train(spine.id, trainer, continue_training=True)
+    train(dataset.id, trainer, continue_training=True)
     assert_equal_weights(weights(fold), uninterrupted)
 
-    predicted = predict(model_folder, spine.test / "images", tmp_path / "ours")
-    assert len(predicted) == 6
+    scans = sorted((dataset.test / "images").iterdir())
+    if getattr(all_trainers()[trainer], "scheme", None) == "dsl":
+        with pytest.raises(UserError, match="does not know which a scan is of"):
+            predict(model_folder, dataset.test / "images", tmp_path / "ours")
+        return
+    predicted = predict(model_folder, dataset.test / "images", tmp_path / "ours")
+    assert len(predicted) == len(scans)
     for name, prediction in predicted.items():
-        scan = nibabel.load(spine.test / "images" / name.replace(".nii.gz", "_0000.nii.gz"))
+        scan = nibabel.load(dataset.test / "images" / name.replace(".nii.gz", "_0000.nii.gz"))
         assert prediction.shape == scan.shape
         assert np.allclose(prediction.affine, scan.affine, atol=1e-4)
-        assert set(np.unique(prediction.dataobj)) <= {0, 1}
+        assert set(np.unique(prediction.dataobj)) <= {0, 1, 2, 3}
 
-    exported = export(model_folder, tmp_path / "export")
+    if getattr(all_trainers()[trainer], "attention", False):
+        with pytest.raises(UserError, match="is not nnU-Net's own, so it cannot be exported"):
+            export(model_folder, tmp_path / "export")
+        return
+    (exported,) = export(model_folder, tmp_path / "export")
     assert exported.name == "nnUNetTrainer__nnUNetPlans__tiny_2d"
-    for name, prediction in predict(exported, spine.test / "images", tmp_path / "stock").items():
+    for name, prediction in predict(exported, dataset.test / "images", tmp_path / "stock").items():
         assert np.array_equal(prediction.dataobj, predicted[name].dataobj)
 
 
@@ -96,8 +115,8 @@ def _stop_in_epoch(trainer, epoch):
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_trains_in_3d(trainer, spine, fresh_results):
-    run = new_trainer(spine.id, trainer, "tiny_3d")
+def test_trains_in_3d(trainer, dataset, fresh_results):
+    run = new_trainer(dataset.id, trainer, "tiny_3d")
     run.run_training()
     values = weights(run.output_folder)
     assert all(torch.isfinite(value).all() for value in values.values())

@@ -86,7 +86,7 @@ def refused(capsys, tmp_path, *words):
 
 
 def test_export_holds_what_prediction_needs_and_nothing_of_the_cases(model, tmp_path):
-    written = export(model, tmp_path / "out")
+    (written,) = export(model, tmp_path / "out")
     assert written == tmp_path / "out" / "Dataset007_Spine" / "nnUNetTrainer__nnUNetPlans__mine"
     plans = json.loads((written / "plans.json").read_text())
     assert list(plans["configurations"]) == ["mine"]
