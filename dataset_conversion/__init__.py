@@ -24,6 +24,11 @@ class About:
     licence: str
     source: str
 
+    @property
+    def entries(self):
+        """What dataset.json keeps of it."""
+        return {"licence": self.licence, "reference": self.source}
+
 
 def converters():
     """Name → module of every converter, by name."""

@@ -62,7 +62,7 @@ def conversion(raw, arguments, dataset, layouts, schemes, about, target_sequence
         channel_names=["MR"],
         labels=labels,
         name=dataset.replace("crossmoda", "CrossMoDA"),
-        extra={"licence": about.licence, "reference": about.source},
+        extra=about.entries,
     )
 
 

@@ -98,7 +98,7 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="AlKhalilLumbar",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )
 
 

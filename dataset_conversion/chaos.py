@@ -114,5 +114,5 @@ def cases(raw, arguments):
         channel_names=["T1_in_phase", "T1_out_of_phase"] if arguments.dual_channels else ["MR"],
         labels=labels,
         name="CHAOS",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )

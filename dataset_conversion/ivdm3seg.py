@@ -109,7 +109,7 @@ def cases(raw, arguments):
         channel_names=list(arguments.contrasts),
         labels=labels,
         name="IVDM3Seg",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )
 
 

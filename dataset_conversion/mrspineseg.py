@@ -74,5 +74,5 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="MRSpineSeg",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )

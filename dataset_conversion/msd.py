@@ -86,7 +86,7 @@ def cases(raw, arguments):
         channel_names=[content.channels[index] for index in taken],
         labels=labels,
         name=f"MSD_{task}",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )
 
 

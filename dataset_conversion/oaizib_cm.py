@@ -80,5 +80,5 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="OAIZIB_CM",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )

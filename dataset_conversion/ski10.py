@@ -69,7 +69,7 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="SKI10",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )
 
 

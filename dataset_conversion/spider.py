@@ -95,5 +95,5 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="SPIDER",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )

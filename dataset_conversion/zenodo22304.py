@@ -76,5 +76,5 @@ def cases(raw, arguments):
         channel_names=["MR"],
         labels=labels,
         name="Zenodo22304",
-        extra={"licence": ABOUT.licence, "reference": ABOUT.source},
+        extra=ABOUT.entries,
     )

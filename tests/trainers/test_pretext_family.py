@@ -64,7 +64,7 @@ def test_tasks_heads_and_patches(initialized, trainer_class, settings, n_outputs
     assert ((scores >= 0) & (scores <= counts)).all()
 
 
-def test_settings_of_a_task_are_checked(initialized, fresh_results):
+def test_settings_of_a_task_are_checked(initialized, spine, fresh_results):
     with pytest.raises(UserError, match=r"setting histogram.n_bins: must be at least 2"):
         initialized(nnUNetTrainerHistogramDA, histogram={"n_bins": 1})
     assert not spine.results.exists()
