@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -29,6 +29,8 @@ class AugmentationSettings:
         Each with a chance of one half. Predictions are mirrored along the same axes.
     rotation : float
         In plane, by an angle drawn uniformly from ± this many degrees.
+    translation : float
+        In plane, along each axis by a distance drawn uniformly from ± this share of the patch.
     brightness : float
         Each image is shifted by a value drawn uniformly from ± this many of its standard deviations, per channel.
     """
@@ -36,10 +38,12 @@ class AugmentationSettings:
     scheme: Literal["nnunet", "simple"] = "nnunet"
     flips: tuple[Literal["horizontal", "vertical"], ...] = ("horizontal",)
     rotation: float = 30.0
+    translation: float = 0.0
     brightness: float = 0.2
 
     def __post_init__(self):
         require(0 <= self.rotation <= 180, "augmentation.rotation", "must be from 0 to 180 degrees")
+        require(0 <= self.translation <= 1, "augmentation.translation", "must be from 0 to 1, a share of the patch")
         require(self.brightness >= 0, "augmentation.brightness", "must not be negative")
 
     def mirror_axes(self, dimension):
@@ -50,6 +54,8 @@ class AugmentationSettings:
 def simple_transforms(settings, patch_size):
     """The steps of the scheme 'simple' (AugmentationSettings), as a list of transforms for batchgeneratorsv2."""
     steps = in_plane_rotation(patch_size, settings.rotation)
+    if settings.translation > 0:
+        steps.insert(0, RandomCrop(size_to_read(patch_size, settings.rotation)))
     if settings.brightness > 0:
         steps.append(BrightnessShift(settings.brightness))
     if settings.flips:
@@ -78,8 +84,11 @@ def in_plane_rotation(patch_size, degrees):
     return [rotation]
 
 
-def size_to_read(patch_size, degrees):
-    """Voxels (list) that must be read for a patch of `patch_size` to be full after `in_plane_rotation`."""
+def size_to_read(patch_size, degrees, translation=0.0):
+    """Voxels (list) that must be read for a patch of `patch_size` to be full after `in_plane_rotation`.
+
+    `translation`: share of the patch by which it is moved in plane, besides.
+    """
     radians = np.deg2rad(degrees)
     rows, columns = patch_size[-2:]
 
@@ -88,7 +97,30 @@ def size_to_read(patch_size, degrees):
         angle = min(radians, np.arctan2(across, along))
         return int(np.ceil(along * np.cos(angle) + across * np.sin(angle)))
 
-    return [*patch_size[:-2], extent(rows, columns), extent(columns, rows)]
+    margins = [2 * round(translation * length) for length in (rows, columns)]
+    return [*patch_size[:-2], extent(rows, columns) + margins[0], extent(columns, rows) + margins[1]]
+
+
+class RandomCrop(BasicTransform):
+    """A window of the spatial `size`, anywhere in the last two axes; of images and label maps alike."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = tuple(size[-2:])
+
+    def get_parameters(self, image, **_):
+        free = (length - wanted for length, wanted in zip(image.shape[-2:], self.size, strict=True))
+        return {"start": [int(torch.randint(n + 1, ())) for n in free]}
+
+    def _crop(self, array, start):
+        window = (slice(first, first + length) for first, length in zip(start, self.size, strict=True))
+        return array[(..., *window)]
+
+    def _apply_to_image(self, img, start, **_):
+        return self._crop(img, start)
+
+    def _apply_to_segmentation(self, segmentation, start, **_):
+        return self._crop(segmentation, start)
 
 
 class BrightnessShift(ImageOnlyTransform):

@@ -111,7 +111,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = augmentation.mirror_axes(len(patch_size))
         in_plane_only = len(patch_size) == 3
         radians = math.radians(augmentation.rotation)
-        to_read = size_to_read(patch_size, augmentation.rotation)
+        to_read = size_to_read(patch_size, augmentation.rotation, augmentation.translation)
         return (-radians, radians), in_plane_only, to_read, self.inference_allowed_mirroring_axes
 
     def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *others, **keywords):

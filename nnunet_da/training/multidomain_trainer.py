@@ -158,6 +158,42 @@ class MultiDomainTrainer(ConfiguredTrainer):
             for domain in self.domains
         }
 
+    @staticmethod
+    def paper_preset(configuration):
+        """The paper's network and schedule ("Implementation Details"; Fig. 2 for the filters), as settings (dict).
+
+        "All axial slices were downsampled to 256×256 pixels": here the patch has that size at the spacing that nnU-Net
+        planned, or less where the plan has fewer stages to halve it. `configuration`: resolved (dict).
+
+        Raises UserError for a 3D configuration, of which the paper says nothing.
+        """
+        if len(configuration["patch_size"]) != 2:
+            raise UserError("--preset paper: the multi-domain paper trains on 2D slices; use it with -c 2d")
+        n_stages = configuration["architecture"]["arch_kwargs"]["n_stages"]
+        return {
+            "plan": {
+                "patch_size": [256, 256],
+                "batch_size": 32,
+                "features_per_stage": [32, 64, 128, 256, 512][:n_stages],
+            },
+            "num_epochs": 30,
+            "num_iterations_per_epoch": None,
+            "num_val_iterations_per_epoch": 10,
+            "initial_lr": 1e-4,
+            "weight_decay": 0.0,
+            "optimizer": "adam",
+            "lr_schedule": "constant",
+            "deep_supervision": False,
+            "save_every": 1,
+            "augmentation": {
+                "scheme": "simple",
+                "flips": ["horizontal", "vertical"],
+                "rotation": 45.0,
+                "translation": 0.25,
+                "brightness": 0.0,
+            },
+        }
+
     def initialize(self):
         super().initialize()
         # Else which domains are oversampled would depend on their place in the batch.

@@ -89,8 +89,30 @@ def test_brightness_shifts_each_channel_by_a_share_of_its_deviation():
     assert abs(np.corrcoef(relative.T)[0, 1]) < 0.3
 
 
+@pytest.mark.parametrize("patch_size", [(16, 20), (3, 16, 20)])
+def test_translation_moves_image_and_labels_by_up_to_a_share_of_the_patch(patch_size):
+    settings = AugmentationSettings(scheme="simple", flips=(), rotation=0, translation=0.25, brightness=0)
+    read = size_to_read(patch_size, 0, 0.25)
+    assert read == [*patch_size[:-2], 16 + 2 * 4, 20 + 2 * 5]
+    augment = ComposeTransforms(simple_transforms(settings, patch_size))
+    rows = torch.arange(read[-2]).float()[:, None].expand(read[-2:])
+    columns = torch.arange(read[-1]).float().expand(read[-2:])
+    image = torch.stack([rows, columns]).reshape(2, *[1] * (len(patch_size) - 2), *read[-2:])
+    image = image.expand(2, *read).clone()
+    seen = set()
+    for _ in range(300):
+        result = augment(image=image.clone(), segmentation=image[:1].to(torch.int16).clone())
+        assert result["image"].shape == (2, *patch_size)
+        assert torch.equal(result["segmentation"].float(), result["image"][:1])
+        first = result["image"][(slice(None), *[0] * len(patch_size))]
+        seen.add(tuple(first.round().int().tolist()))
+    assert {row for row, _ in seen} == set(range(9))
+    assert {column for _, column in seen} == set(range(11))
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"rotation": 200.0}, "0 to 180"), ({"brightness": -1.0}, "negative")]
+    ("settings", "message"),
+    [({"rotation": 200.0}, "0 to 180"), ({"brightness": -1.0}, "negative"), ({"translation": 1.5}, "from 0 to 1")],
 )
 def test_bad_values_are_refused(settings, message):
     with pytest.raises(UserError, match=message):

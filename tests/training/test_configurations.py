@@ -112,6 +112,23 @@ def test_the_papers_preset(tmp_path, patch_size, expected):
     assert written["nnunet_da"]["optimizer"] == "adam"
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerDSLContrastive", "nnUNetTrainerAttentionJoint"])
+def test_the_preset_of_the_multi_domain_paper_is_for_slices(tmp_path, trainer):
+    plans = tmp_path / "nnUNetPlans.json"
+    configurations = {"2d": planned((64, 80), 4), "3d_fullres": planned((16, 64, 64), 4)}
+    plans.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": configurations}))
+    write(plans, preset="paper", trainer=trainer)
+    written = configuration(plans)
+    assert written["patch_size"] == [256, 256]
+    assert written["batch_size"] == 32
+    assert written["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 128, 256]
+    block = written["nnunet_da"]
+    assert (block["num_epochs"], block["num_iterations_per_epoch"], block["initial_lr"]) == (30, None, 1e-4)
+    assert block["augmentation"]["translation"] == 0.25
+    with pytest.raises(UserError, match="trains on 2D slices; use it with -c 2d"):
+        configure(plans, tmp_path, "3d_fullres", "3d_mine", [], preset="paper", trainer=trainer)
+
+
 def test_the_papers_preset_needs_a_trainer_that_has_one(plans):
     before = plans.read_bytes()
     with pytest.raises(UserError, match=r"--preset paper: say whose with -tr \(.*nnUNetTrainerIntensityDA"):
