@@ -115,13 +115,13 @@ def test_the_papers_preset(tmp_path, patch_size, expected):
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerDSLContrastive", "nnUNetTrainerAttentionJoint"])
 def test_the_preset_of_the_multi_domain_paper_is_for_slices(tmp_path, trainer):
     plans = tmp_path / "nnUNetPlans.json"
-    configurations = {"2d": planned((64, 80), 4), "3d_fullres": planned((16, 64, 64), 4)}
+    configurations = {"2d": planned((64, 128), 6), "3d_fullres": planned((16, 64, 64), 4)}
     plans.write_text(json.dumps({"plans_name": "nnUNetPlans", "configurations": configurations}))
     write(plans, preset="paper", trainer=trainer)
     written = configuration(plans)
     assert written["patch_size"] == [256, 256]
     assert written["batch_size"] == 32
-    assert written["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 128, 256]
+    assert written["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 128, 256, 512]
     block = written["nnunet_da"]
     assert (block["num_epochs"], block["num_iterations_per_epoch"], block["initial_lr"]) == (30, None, 1e-4)
     assert block["augmentation"]["translation"] == 0.25
