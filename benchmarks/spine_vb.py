@@ -17,7 +17,8 @@ from pathlib import Path
 SOURCE, TARGETS = "vb2", ("vb1", "vb3")
 
 
-def write_experiment(data, work):
+def write_experiment(data, work, labelled=(SOURCE,)):
+    """Writes what the head of this file says; `labelled`: the domains whose training cases have labels."""
     spine = data / "spine_vb"
     splits = json.loads((data / "splits.json").read_text())["spine_vb"]
     with open(spine / "cases.csv", newline="") as stream:
@@ -25,7 +26,7 @@ def write_experiment(data, work):
     training = []
     for domain in (SOURCE, *TARGETS):
         for case in splits[domain]["train"]:
-            label = (spine / "labels" / f"{case}.nii.gz").resolve() if domain == SOURCE else ""
+            label = (spine / "labels" / f"{case}.nii.gz").resolve() if domain in labelled else ""
             training.append([case, domain, subjects[case], (spine / "images" / f"{case}.nii.gz").resolve(), label])
     for name in ("dev", "test"):
         folder = work / name

@@ -10,6 +10,7 @@ is trained then. WORK/results.csv holds every metric of every case; table.md and
 """
 
 import argparse
+import csv
 import itertools
 import os
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from nnunet_da.errors import UserError
 from nnunet_da.evaluation.statistics import bootstrap_interval
-from nnunet_da.files import atomic_file
+from nnunet_da.files import atomic_file, atomic_folder
 from nnunet_da.workplace import Workplace
 
 
@@ -63,7 +64,9 @@ class Model:
     """A trainer with settings: a row of the table.
 
     `seeds`: one run each. `checkpoint`: the file that predicts, as ``-chk`` of nnUNetv2_predict takes it. `baseline`:
-    differences of all other models from it are reported.
+    differences of all other models from it are reported. `domain`: it predicts the scans of this domain alone.
+    `per_domain`: it is exported, and each domain's scans are predicted with the model of their domain. `row`: of the
+    tables, where several models make one; default: the name.
     """
 
     name: str
@@ -72,6 +75,13 @@ class Model:
     seeds: tuple[int, ...] = (1,)
     checkpoint: str = "checkpoint_final.pth"
     baseline: bool = False
+    domain: str | None = None
+    per_domain: bool = False
+    row: str | None = None
+
+    @property
+    def label(self):
+        return self.row or self.name
 
 
 @dataclass(frozen=True)
@@ -190,28 +200,77 @@ def execute(run, folder, arguments, environment):
         place.run(*command, "-device", place.device, until=r"Training done\.")
 
     place.step("train", f"{run}: training", train)
+    exported = place.folder / "export"
+    if model.per_domain:
+        export = ("nnunet-da", "export", "-d", task.dataset_id, "-c", run.configuration, "-tr", model.trainer)
+        place.step(
+            "export",
+            f"{run}: exporting a model per domain",
+            lambda: place.run(*export, "-chk", model.checkpoint, "-o", exported, "--overwrite"),
+        )
     for name_of_set in task.sets:
         if arguments.sets is not None and name_of_set not in arguments.sets:
             continue
         scans, predictions = folder / "data" / name_of_set, place.folder / name_of_set
         report = report_of(run, folder, name_of_set)
-        # Mirrored predictions would cost as much again per axis, for every model alike.
-        predict = ("nnUNetv2_predict", *name, "-i", scans / "images", "-o", predictions, "-chk", model.checkpoint)
-        place.step(
-            f"predict_{name_of_set}",
-            f"{run}: predicting {name_of_set}",
-            lambda predict=predict: place.run(
-                *predict, "--disable_tta", "-npp", 1, "-nps", 1, "-device", place.device, nnUNet_n_proc_DA="1"
-            ),
-        )
+        if model.domain:
+            scans = scans_of_domain(scans, model.domain, folder / "data")
+        jobs = [(scans, name, {})]
+        if model.per_domain:
+            stock = (*name[:-1], "nnUNetTrainer")
+            jobs = [
+                (
+                    scans_of_domain(scans, domain, folder / "data"),
+                    (*stock, "-p", f"nnUNetPlans_{domain}"),
+                    {"nnUNet_results": str(exported)},
+                )
+                for domain in domains_of(scans)
+            ]
+
+        def predict(jobs=jobs, predictions=predictions):
+            for of_job, which, environment in jobs:
+                # Mirrored predictions would cost as much again per axis, for every model alike.
+                place.run(
+                    *("nnUNetv2_predict", *which, "-i", of_job / "images", "-o", predictions, "--disable_tta"),
+                    *("-chk", "checkpoint_final.pth" if model.per_domain else model.checkpoint),
+                    *("-npp", 1, "-nps", 1, "-device", place.device),
+                    nnUNet_n_proc_DA="1",
+                    **environment,
+                )
+
+        place.step(f"predict_{name_of_set}", f"{run}: predicting {name_of_set}", predict)
         place.step(
             f"evaluate_{name_of_set}",
             f"{run}: evaluating {name_of_set}",
             lambda scans=scans, predictions=predictions, report=report: place.run(
-                *("nnunet-da", "evaluate", "-g", scans / "labels", "--pred", f"{model.name}={predictions}"),
+                *("nnunet-da", "evaluate", "-g", scans / "labels", "--pred", f"{model.label}={predictions}"),
                 *("-d", task.dataset_id, "--cases", scans / "cases.csv", "-o", report, "-np", 1, "--overwrite"),
             ),
         )
+
+
+def domains_of(scans):
+    """The domains of a set of scans, in the order of its table."""
+    with open(scans / "cases.csv", newline="") as stream:
+        return list(dict.fromkeys(row["domain"] for row in csv.DictReader(stream)))
+
+
+def scans_of_domain(scans, domain, folder):
+    """A set of scans of one domain alone, as links in `folder`; made once."""
+    target = folder / f"{scans.name}_{domain}"
+    if not target.exists():
+        with open(scans / "cases.csv", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["domain"] == domain]
+        with atomic_folder(target) as temporary:
+            for kind, ending in (("images", "_*"), ("labels", ".*")):
+                (temporary / kind).mkdir()
+                for path in (path for row in rows for path in (scans / kind).glob(row["case"] + ending)):
+                    (temporary / kind / path.name).symlink_to(path.resolve())
+            with open(temporary / "cases.csv", "w", newline="") as stream:
+                writer = csv.DictWriter(stream, ["case", "domain"], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows({key: row[key] for key in ("case", "domain")} for row in rows)
+    return target
 
 
 def run_folder(run, folder):
@@ -241,7 +300,7 @@ def collect(tasks, models, work):
     results = pandas.concat(frames, ignore_index=True)
     with atomic_file(work / "results.csv") as temporary:
         results.to_csv(temporary, index=False)
-    baselines = [model.name for model in models if model.baseline]
+    baselines = list(dict.fromkeys(model.label for model in models if model.baseline))
     for name, text in (("table.md", tables(results)), ("differences.md", differences(results, baselines))):
         with atomic_file(work / name) as temporary:
             Path(temporary).write_text(text, encoding="utf-8")

@@ -1,6 +1,7 @@
 """The runner of studies: one tiny study through its real commands, and how results are put together."""
 
 import csv
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,25 @@ def test_a_study_runs_once_and_goes_on_with_what_is_new(study, tmp_path, monkeyp
     assert "| Tiny | test | philips_3t | int − U-Net |" in printed
     with open(tmp_path / "work" / "Tiny" / "data" / "cases.csv", newline="") as stream:
         assert len(list(csv.reader(stream))) == 1 + 6
+
+
+def test_models_of_one_domain_and_models_per_domain(study, tmp_path):
+    def write(data, folder):
+        write_study(folder, SCANNERS, 3, 0, labelled=SCANNERS, n_test=1, size=(6, 48, 48))
+
+    task, _ = tiny(study)
+    task = dataclasses.replace(task, write=write)
+    first = SCANNERS[0]
+    models = [study.Model("Base-1", "nnUNetTrainerBase", {"multidomain.domain": first}, domain=first, row="Base")]
+    models.append(study.Model("DSL", "nnUNetTrainerDSL", per_domain=True, baseline=True))
+    study.run_study([task], models, tmp_path, tmp_path / "work", SimpleNamespace(device="cpu", jobs=1, sets=None))
+    study.collect([task], models, tmp_path / "work")
+    results = pandas.read_csv(tmp_path / "work" / "results.csv")
+    expected = [("Base", first), *(("DSL", scanner) for scanner in SCANNERS)]
+    assert sorted(zip(results["model"], results["domain"], strict=True)) == sorted(expected)
+    assert "Base − DSL" in (tmp_path / "work" / "differences.md").read_text()
+    plans = (tmp_path / "work/Tiny/runs/DSL_s1/logs").glob("*nnUNetv2_predict*")
+    assert len(list(plans)) == 2
 
 
 def test_a_run_that_fails_does_not_stop_the_others(study, tmp_path, monkeypatch):
