@@ -11,6 +11,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunet_da import cli
 from nnunet_da.errors import UserError
+from nnunet_da.training.configurations import all_trainers
 from nnunet_da.training.configured_trainer import unwrap
 from nnunet_da.training.export import export
 
@@ -135,3 +136,15 @@ def test_the_zip_holds_a_model_per_domain(joints, fresh_results, tmp_path):
     assert {name.split("/")[1] for name in names} == {
         f"nnUNetTrainer__nnUNetPlans_{domain}__tiny_2d" for domain in joints.domains
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerAttentionBase", "nnUNetTrainerAttentionJoint", "nnUNetTrainerAttentionDSL"]
+)
+def test_attention_gates_need_the_plain_u_net(joints, fresh_results, name):
+    plans = json.loads((joints.preprocessed / "nnUNetPlans.json").read_text())
+    dataset_json = json.loads((joints.preprocessed / "dataset.json").read_text())
+    unet = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    plans["configurations"]["2d"]["architecture"]["network_class_name"] = unet
+    with pytest.raises(UserError, match=f"{name}: needs a plan with PlainConvUNet, not ResidualEncoderUNet"):
+        all_trainers()[name](plans, "tiny_2d", 0, dataset_json, CPU)
