@@ -127,6 +127,23 @@ def with_monai(reference, prediction, spacing):
     return found
 
 
+def monai_hd95(reference, prediction, spacing):
+    """Label → MONAI's HD95 with the percentile of its own distances interpolated in double precision.
+
+    MONAI does that in single precision, where the rank of 10⁴ distances is off by 10⁻³: 5e-6 of the value.
+    """
+    import numpy as np
+    import torch
+    from monai.metrics.utils import get_edge_surface_distance
+
+    found = {}
+    for label in range(1, N_STRUCTURES + 1):
+        r, p = (torch.from_numpy(label_map == label) for label_map in (reference, prediction))
+        _, directed, _ = get_edge_surface_distance(p, r, spacing=spacing, symmetric=True)
+        found[label] = max(float(np.percentile(distances.double().numpy(), 95)) for distances in directed)
+    return found
+
+
 def with_medpy(reference, prediction, spacing):
     from medpy.metric import binary
 
@@ -197,6 +214,9 @@ def time_tools(size, tools):
         for label_map in maps:
             np.bitwise_or.reduce(label_map, axis=None)
         passes.append(time.perf_counter() - start)
+        if "MONAI" in found:
+            for label, value in monai_hd95(*maps, size.spacing).items():
+                found["MONAI"][label]["hd95_mm"] = value
         for name in tools:
             n_metrics[name] = sum(isinstance(value, float) for value in found[name][1].values())
             differences[name] = max(differences[name], difference(found[name], found[OURS], COMPARED.get(name, ())))

@@ -14,7 +14,7 @@ def test_defaults_are_the_papers():
     ("settings_class", "block", "message"),
     [
         (MultiDomainSettings, {"norm": "group"}, "norm: must be one of batch, instance"),
-        (MultiDomainSettings, {"loss": "dice"}, "loss: must be one of ce, dice_ce"),
+        (MultiDomainSettings, {"loss": "dice"}, "loss: must be one of ce, nnunet"),
         (MultiDomainSettings, {"sampling": "random"}, "sampling: must be one of balanced, by_size"),
         (MultiDomainSettings, {"domain": ""}, "multidomain.domain: must be the name of a domain"),
         (ContrastiveSettings, {"tau": 0}, "contrastive.tau: must be above 0"),
