@@ -145,6 +145,6 @@ def test_attention_gates_need_the_plain_u_net(joints, fresh_results, name):
     plans = json.loads((joints.preprocessed / "nnUNetPlans.json").read_text())
     dataset_json = json.loads((joints.preprocessed / "dataset.json").read_text())
     unet = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
-    plans["configurations"]["2d"]["architecture"]["network_class_name"] = unet
+    plans["configurations"]["tiny_2d"]["architecture"]["network_class_name"] = unet
     with pytest.raises(UserError, match=f"{name}: needs a plan with PlainConvUNet, not ResidualEncoderUNet"):
         all_trainers()[name](plans, "tiny_2d", 0, dataset_json, CPU)
