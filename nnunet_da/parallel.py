@@ -3,6 +3,8 @@
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from multiprocessing import get_context
 
 from tqdm import tqdm
@@ -23,6 +25,39 @@ def n_workers(n_processes, n_items):
     return max(1, min(n_processes, n_items))
 
 
+_shared = ContextVar("executors", default=None)
+
+
+@contextmanager
+def shared_processes():
+    """Within it, `run_parallel` keeps its worker processes for the next call: starting them costs about a second."""
+    with ExitStack() as stack:
+        executors = {}
+        token = _shared.set((stack, executors))
+        try:
+            yield
+        except BaseException:
+            for executor in executors.values():
+                executor.shutdown(cancel_futures=True)
+            raise
+        finally:
+            _shared.reset(token)
+
+
+@contextmanager
+def _processes(n_processes):
+    shared = _shared.get()
+    if shared is None:
+        with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+            yield pool
+        return
+    stack, executors = shared
+    if n_processes not in executors:
+        pool = ProcessPoolExecutor(n_processes, mp_context=get_context("spawn"))
+        executors[n_processes] = stack.enter_context(pool)
+    yield executors[n_processes]
+
+
 def run_parallel(function, items, n_processes=None, description=""):
     """``[function(item) for item in items]`` in up to `n_processes` spawned processes (1: in this one).
 
@@ -38,7 +73,7 @@ def run_parallel(function, items, n_processes=None, description=""):
                 results[index] = _attempt(function, item)
                 bar.update()
         else:
-            with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+            with _processes(n_processes) as pool:
                 futures = {pool.submit(_attempt, function, item): index for index, item in enumerate(items)}
                 try:
                     for future in as_completed(futures):

@@ -17,7 +17,7 @@ from nnunet_da import splits
 from nnunet_da.domains import BACKGROUND, Domain, Domains, check_domain_labels, check_name, label_values, structures
 from nnunet_da.errors import UserError, nearest
 from nnunet_da.files import atomic_file, atomic_folder, require_free_space, write_json
-from nnunet_da.parallel import run_parallel
+from nnunet_da.parallel import run_parallel, shared_processes
 from nnunet_da.paths import PREPROCESSED, RAW, RESULTS, dataset_folder, nnunet_folder
 from nnunet_da.raw_folder import RawFolder, new_folder, with_background
 from nnunet_da.raw_tables import TEST_CASES, merge, read_table, write_table
@@ -100,6 +100,7 @@ def read_case_list(path) -> list[str]:
     return ids
 
 
+@shared_processes()
 def write_dataset(
     conversion: Conversion,
     dataset_id: int,
@@ -159,6 +160,7 @@ def write_dataset(
     return folder
 
 
+@shared_processes()
 def add_domain(
     dataset: str | int,
     cases: Iterable[Case],

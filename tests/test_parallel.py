@@ -3,7 +3,7 @@ import os
 import pytest
 
 from nnunet_da.errors import UserError
-from nnunet_da.parallel import n_workers, run_parallel
+from nnunet_da.parallel import n_workers, run_parallel, shared_processes
 
 
 def square(number):
@@ -37,3 +37,17 @@ def test_no_more_workers_than_items():
     assert n_workers(4, 0) == 1
     with pytest.raises(UserError, match="-np 0"):
         n_workers(0, 3)
+
+
+def process_id(_):
+    import os
+
+    return os.getpid()
+
+
+def test_processes_are_kept_within_a_block_and_not_beyond_it():
+    with shared_processes():
+        first = set(run_parallel(process_id, range(4), 2))
+        second = set(run_parallel(process_id, range(4), 2))
+    assert first & second
+    assert not (first | second) & set(run_parallel(process_id, range(4), 2))
