@@ -167,7 +167,7 @@ def values_in(voxels) -> np.ndarray:
     """The values that an array of integers holds, ascending."""
     if voxels.dtype.itemsize == 1 or (voxels.min() >= 0 and voxels.max() < 2**16):
         offset = min(int(voxels.min()), 0)
-        return np.flatnonzero(np.bincount(voxels.ravel().astype(np.int64) - offset)) + offset
+        return np.flatnonzero(np.bincount(voxels.ravel(order="K").astype(np.int64) - offset)) + offset
     return np.unique(voxels)
 
 
