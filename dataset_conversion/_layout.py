@@ -92,6 +92,26 @@ class Found:
         advice = "get it, leave the case out with --cases, or take the scans as --unlabelled"
         return self.cases.get(key, {}).get(role) or self._missing(role, key, images or self, advice)
 
+    def single_scans(self, name, domain, label_values, unlabelled, labels=None):
+        """The cases of a release that has one scan per subject: an image, and its label map here or in `labels`.
+
+        `name(number)` is the id of a case; `unlabelled`: without label maps.
+        """
+        from nnunet_da.raw_dataset import Case
+
+        labels = labels or self
+        return [
+            Case(
+                id=name(key[0]),
+                domain=domain,
+                subject=None,
+                images=tuple(self.require(key, ["image"])),
+                label=None if unlabelled else labels.label(key, self),
+                label_values=label_values,
+            )
+            for key in self.cases
+        ]
+
     def _missing(self, role, key, others, advice):
         from nnunet_da.scan_sources import Missing
 

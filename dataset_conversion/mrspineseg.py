@@ -54,23 +54,13 @@ def add_arguments(parser):
 
 
 def cases(raw, arguments):
-    from nnunet_da.raw_dataset import Case, Conversion
+    from nnunet_da.raw_dataset import Conversion
 
     found = find_files(raw, LAYOUTS, "mrspineseg")
     found.require_role("image", "image")
     labels, label_values = labels_and_values(arguments.structures, SCHEMES, known=range(1, 20))
     return Conversion(
-        cases=[
-            Case(
-                id=f"mrss_{int(key[0]):03d}",
-                domain=DOMAIN,
-                subject=None,
-                images=tuple(found.require(key, ["image"])),
-                label=None if arguments.unlabelled else found.label(key),
-                label_values=label_values,
-            )
-            for key in found.cases
-        ],
+        cases=found.single_scans(lambda number: f"mrss_{int(number):03d}", DOMAIN, label_values, arguments.unlabelled),
         channel_names=["MR"],
         labels=labels,
         name="MRSpineSeg",

@@ -46,7 +46,7 @@ def add_arguments(parser):
 
 def cases(raw, arguments):
     from nnunet_da.errors import UserError
-    from nnunet_da.raw_dataset import Case, Conversion
+    from nnunet_da.raw_dataset import Conversion
 
     found = find_files(raw, LAYOUTS, "zenodo22304")
     found.require_role("image", "image")
@@ -62,17 +62,7 @@ def cases(raw, arguments):
             )
         labels_of = find_files(arguments.disc_masks, DISC_MASKS, "the disc masks")
     return Conversion(
-        cases=[
-            Case(
-                id=f"chu_{key[0]}",
-                domain=DOMAIN,
-                subject=None,
-                images=tuple(found.require(key, ["image"])),
-                label=None if arguments.unlabelled else labels_of.label(key, found),
-                label_values=label_values,
-            )
-            for key in found.cases
-        ],
+        cases=found.single_scans("chu_{}".format, DOMAIN, label_values, arguments.unlabelled, labels_of),
         channel_names=["MR"],
         labels=labels,
         name="Zenodo22304",

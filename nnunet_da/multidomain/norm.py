@@ -5,6 +5,8 @@ k - 1. A batch of all domains, (n, C, *space) with sample i of domain i mod K, i
 one call, no loop over domains, and no copy of a contiguous tensor. ``convert_sync_batchnorm`` converts what is held.
 """
 
+import abc
+
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -17,7 +19,7 @@ STACKED = "stacked"
 COUNTER = "num_batches_tracked"
 
 
-class DomainNorm(DomainLayer):
+class DomainNorm(DomainLayer, abc.ABC):
     """A norm of whose statistics, scale and shift each domain has its own.
 
     Parameters
@@ -57,8 +59,9 @@ class DomainNorm(DomainLayer):
         n_rounds = rounds(len(x), self.num_domains)
         return self.stacked(x.reshape(n_rounds, self.num_domains * self.num_features, *x.shape[2:])).reshape(x.shape)
 
+    @abc.abstractmethod
     def _of_domain(self, x, domain):
-        raise NotImplementedError
+        """`x` (n, C, *space), all of it of `domain`, normalised with that domain's part alone."""
 
     def _slice(self, tensor, domain):
         """The part of one domain, as a view: what changes it changes the layer."""
