@@ -142,7 +142,7 @@ def write_dataset(
     checked = _check_cases(conversion.cases, domains, dataset, n_processes)
     tests = _check_cases(conversion.test_cases, domains, dataset, n_processes)
     _check_no_scan_twice([*checked, *tests])
-    tables = _tables_of(conversion, folder)
+    tables = _tables_of(conversion)
     new_splits = splits.make_splits(domains)
     _print_notes([*checked, *tests])
     _note_subjects_on_both_sides(conversion.test_cases, domains)
@@ -305,14 +305,14 @@ def _check_test_ids(test_cases, domains, dataset):
         seen.add(case.id)
 
 
-def _tables_of(conversion, folder):
-    """Name → content of the side files of `folder` with those of `conversion` in them."""
+def _tables_of(conversion):
+    """Name → content of the side files of `conversion`, that of the test cases among them."""
     tables = dict(conversion.tables)
     if conversion.test_cases:
         tables[TEST_CASES] = {
             case.id: {"domain": case.domain, "subject": case.subject or case.id} for case in conversion.test_cases
         }
-    return {name: merge(read_table(folder / name), table, folder / name) for name, table in tables.items()}
+    return tables
 
 
 def _check_cases(cases, domains, dataset, n_processes):
@@ -433,9 +433,15 @@ def _add(dataset, conversion, source_domain, link, n_processes):
     before = dataset.domains or dataset.as_one_domain(source_domain)
     after = _joined(before, cases, conversion.domain_labels, dataset)
     _check_test_ids(conversion.test_cases, after, dataset)
-    tables = _tables_of(conversion, dataset.folder)
+    tables = {
+        name: merge(read_table(dataset.folder / name), table, dataset.folder / name)
+        for name, table in _tables_of(conversion).items()
+    }
     existing = _read_existing(before, dataset, {case.id for case in cases}, n_processes)
     existing_tests = _read_existing_tests(dataset, n_processes)
+    for case in cases:
+        if case.id in existing_tests:
+            raise UserError(f"{dataset.folder / TEST[0]}: case '{case.id}' is there for test; it cannot be trained on")
     checked = _check_cases(cases, after, dataset, n_processes)
     tests = _check_cases(conversion.test_cases, after, dataset, n_processes)
     changed = [case for case in checked if not _is_unchanged(case, existing.get(case.task.id))]

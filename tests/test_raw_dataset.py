@@ -597,3 +597,20 @@ def test_a_list_of_cases(tmp_path):
         read_case_list(tmp_path / "empty.txt")
     with pytest.raises(UserError, match=r"none\.txt: cannot be read"):
         read_case_list(tmp_path / "none.txt")
+
+
+def test_overwriting_leaves_no_row_of_the_old_side_tables(nnunet_folders, scans_of):
+    a1, a2, b1 = scans_of("a1", "a2", "b1")
+    write([a1], test_cases=[b1], tables={"koos.csv": {"a1": {"koos": "3"}}})
+    folder = write([a1], test_cases=[a2], tables={"koos.csv": {"a1": {"koos": "2"}}}, overwrite=True)
+    assert (folder / "test_cases.csv").read_text() == "case,domain,subject\na2,a,a2\n"
+    assert (folder / "koos.csv").read_text() == "case,koos\na1,2\n"
+
+
+def test_a_test_case_cannot_be_added_for_training(nnunet_folders, scans_of):
+    a1, b1 = scans_of("a1", "b1")
+    write([a1], test_cases=[b1])
+    before = nnunet_folders.snapshot()
+    with pytest.raises(UserError, match="imagesTs: case 'b1' is there for test; it cannot be trained on"):
+        write([b1], into=True)
+    assert nnunet_folders.snapshot() == before
