@@ -1,6 +1,7 @@
 """Training of one network on the labelled cases of several domains (the paper that `nnunet_da.multidomain` names)."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -295,14 +296,21 @@ class MultiDomainTrainer(ConfiguredTrainer):
             of_domains[index] = count
         return {**result, "domain_counts": of_domains}
 
+    @contextmanager
     def _one_domain(self, index):
         """Within it, network and loss take all samples to be of the domain `index` of the dataset."""
         domain_aware = [unwrap(self.network)] if self.scheme == "dsl" else []
         loss = self.loss.loss if isinstance(self.loss, DeepSupervisionWrapper) else self.loss
         if isinstance(loss, OfDomain):
             domain_aware.append(loss)
-        # Only DSL tells the domains apart; the loss of the others counts all classes of any.
-        return _AsDomain(domain_aware, index if self.scheme == "dsl" else 0)
+        for module in domain_aware:
+            # Only DSL tells the domains apart; the loss of the others counts all classes of any.
+            module.domain = index if self.scheme == "dsl" else 0
+        try:
+            yield
+        finally:
+            for module in domain_aware:
+                module.domain = None
 
     def on_validation_epoch_end(self, val_outputs):
         super().on_validation_epoch_end(val_outputs)
@@ -354,8 +362,10 @@ class MultiDomainTrainer(ConfiguredTrainer):
 
 
 class ContrastiveTrainer(MultiDomainTrainer):
-    """DSL with the supervised contrastive regularisation: L = L_seg + λ L_contrastive (eq. 3), which needs two samples
-    of each domain in a step."""
+    """DSL with the supervised contrastive regularisation, L = L_seg + λ L_contrastive (eq. 3).
+
+    It needs two samples of each domain in a step.
+    """
 
     settings_class = ContrastiveTrainerSettings
     scheme = "dsl"
@@ -404,19 +414,6 @@ class OfDomain(nn.Module):
 
     def forward(self, logits, target):
         return self.loss(logits, target, self.domain)
-
-
-class _AsDomain:
-    def __init__(self, modules, index):
-        self.modules, self.index = modules, index
-
-    def __enter__(self):
-        for module in self.modules:
-            module.domain = self.index
-
-    def __exit__(self, *_):
-        for module in self.modules:
-            module.domain = None
 
 
 COUNTED = ("tp_hard", "fp_hard", "fn_hard")
