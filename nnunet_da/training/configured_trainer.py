@@ -152,6 +152,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         super().on_epoch_start()
 
     def on_epoch_end(self):
+        # Before the checkpoint to resume from: a run that is killed between the two writes this one again.
+        if self.current_epoch + 1 in self.settings.keep_epochs:
+            self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{self.current_epoch + 1}.pth")))
         if self.settings.best_epoch == "pseudo_dice":
             return super().on_epoch_end()
         # nnU-Net keeps an epoch whose moving average is above the best one: now none.

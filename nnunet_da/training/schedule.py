@@ -29,6 +29,8 @@ class Schedule:
         loss, pretext losses included.
     save_every : int
         A checkpoint to resume from is written every so many epochs.
+    keep_epochs : tuple of int
+        After each of these numbers of epochs, the weights are kept as ``checkpoint_epoch_N.pth``.
     seed : int or None
         Seeds weights, sampling and augmentation, anew in each epoch: with it, and with the environment variable
         ``nnUNet_n_proc_DA=0`` (no worker processes), two trainings on one CPU give equal weights, resumed or not.
@@ -46,12 +48,15 @@ class Schedule:
     deep_supervision: bool = True
     best_epoch: Literal["pseudo_dice", "loss"] = "pseudo_dice"
     save_every: int = 50
+    keep_epochs: tuple[int, ...] = ()
     seed: int | None = None
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
     def __post_init__(self):
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every"):
             require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1")
+        beyond = [epoch for epoch in self.keep_epochs if not 1 <= epoch <= self.num_epochs]
+        require(not beyond, "keep_epochs", f"must be within 1 and num_epochs ({self.num_epochs}); got {beyond}")
         require(self.initial_lr > 0, "initial_lr", "must be above 0")
         require(self.weight_decay >= 0, "weight_decay", "must not be negative")
         require(self.seed is None or self.seed >= 0, "seed", "must not be negative")

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,23 @@ def test_the_best_epoch_by_validation_loss(spine, edited_plans, monkeypatch):
         assert "nnUNetv2_predict with -chk checkpoint_best.pth" in stream.read()
 
 
+def test_the_weights_of_chosen_epochs_are_kept(spine, edited_plans):
+    edited_plans(lambda plans: plans["configurations"]["tiny_2d"]["nnunet_da"].update(num_epochs=3, keep_epochs=[1, 3]))
+    trainer = new(spine)
+    trainer.run_training()
+    folder = Path(trainer.output_folder)
+    assert {path.name for path in folder.glob("checkpoint_epoch_*")} == {
+        "checkpoint_epoch_1.pth",
+        "checkpoint_epoch_3.pth",
+    }
+    first, last, final = (read_checkpoint(folder / f"checkpoint_{n}.pth") for n in ("epoch_1", "epoch_3", "final"))
+    assert first["current_epoch"] == 1
+    assert_equal(last["network_weights"], final["network_weights"])
+    assert not all(
+        torch.equal(value, final["network_weights"][name]) for name, value in first["network_weights"].items()
+    )
+
+
 def test_only_labelled_cases_are_trained_and_validated_on(spine):
     labelled = {f"philips_3t_{index:03d}" for index in range(1, 5)}
     train, val = new(spine).do_split()
@@ -221,6 +239,7 @@ def test_a_split_with_an_unlabelled_case_is_refused(spine):
         ({"pretext": {"updates": "joint"}}, r"pretext.updates: unknown; did you mean 'update'"),
         ({"pretext": {"domains": ["philips_3"]}}, "no domain 'philips_3'; did you mean 'philips_3t'"),
         ({"intensity": {"noise_sigma": [0.4, 0.1]}}, "intensity.noise_sigma: must be two values"),
+        ({"num_epochs": 2, "keep_epochs": [1, 3]}, r"keep_epochs: must be within 1 and num_epochs \(2\); got \[3\]"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(spine, edited_plans, block, message):
