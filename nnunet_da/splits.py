@@ -21,7 +21,8 @@ def make_splits(domains: Domains) -> list[dict[str, list[str]]]:
     """Five splits by subject (fewer where there are fewer subjects), each labelled case in exactly one `val`.
 
     Subjects are dealt one domain after the other to the fold that has the fewest cases of that domain, so that every
-    fold validates on every domain as far as there are subjects. The result depends on the cases, not on their order.
+    fold validates on every domain as far as there are subjects. Fold 0, which many train alone, validates on every
+    domain of two subjects or more. The result depends on the cases, not on their order.
     One subject alone gives a single split that validates on its training cases, with a warning; none gives no split.
     """
     cases_of_subject = _labelled_cases_of_subjects(domains)
@@ -37,6 +38,7 @@ def make_splits(domains: Domains) -> list[dict[str, list[str]]]:
     return [
         {"train": sorted(case for other in validated if other is not fold for case in other), "val": sorted(fold)}
         for fold in validated
+        if fold
     ]
 
 
@@ -111,6 +113,9 @@ def _deal(cases_of_subject, folds, domains):
     """
     counts = [Counter(map(domains.domain_of_case, fold)) for fold in folds]
     dealt = [[] for _ in folds]
+    n_subjects = Counter(
+        name for cases in cases_of_subject.values() for name in {domains.domain_of_case(case) for case in cases}
+    )
 
     def rank(subject):
         in_domains = {domains.index_of_case(case) for case in cases_of_subject[subject]}
@@ -121,7 +126,13 @@ def _deal(cases_of_subject, folds, domains):
     for subject in sorted(cases_of_subject, key=rank):
         added = Counter(map(domains.domain_of_case, cases_of_subject[subject]))
         of_these_domains = [sum(count[name] for name in added) for count in counts]
-        fold = min(range(len(folds)), key=lambda i: (of_these_domains[i], counts[i].total(), i))
+        if min(n_subjects[name] for name in added) == 1:
+            # Where the only subject of a domain validates, nothing is learnt of it: of equal folds the last.
+            fold = min(range(len(folds)), key=lambda i: (of_these_domains[i], counts[i].total(), -i))
+        elif not any(of_these_domains):
+            fold = 0
+        else:
+            fold = min(range(len(folds)), key=lambda i: (of_these_domains[i], counts[i].total(), i))
         dealt[fold].extend(cases_of_subject[subject])
         counts[fold] += added
     return dealt

@@ -49,7 +49,7 @@ def assert_sound(splits, domains):
 def test_splits_never_part_a_subject(domains):
     splits = make_splits(domains)
     n_subjects = len({domains.subject_of(case) for case in domains.labelled_cases})
-    assert len(splits) == min(5, n_subjects)
+    assert 2 <= len(splits) <= min(5, n_subjects)
     assert_sound(splits, domains)
 
 
@@ -59,7 +59,22 @@ def test_folds_are_balanced_per_domain_and_in_total(counts):
     per_fold = [Counter(map(domains.domain_of_case, split["val"])) for split in make_splits(domains)]
     for name in domains.names:
         assert max(fold[name] for fold in per_fold) - min(fold[name] for fold in per_fold) <= 1
-    assert max(fold.total() for fold in per_fold) - min(fold.total() for fold in per_fold) <= 1
+    # Fold 0 has the first subject of each domain.
+    assert max(fold.total() for fold in per_fold) - min(fold.total() for fold in per_fold) <= len(counts)
+    assert {name for name, n in zip(domains.names, counts, strict=True) if n > 1} <= set(per_fold[0])
+
+
+def test_one_domain_has_as_many_folds_as_subjects_up_to_five():
+    for n in (2, 4, 5, 23):
+        splits = make_splits(single_case_subjects(n))
+        assert len(splits) == min(5, n)
+        sizes = [len(split["val"]) for split in splits]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_only_subject_of_a_domain_is_not_held_out_first():
+    splits = make_splits(single_case_subjects(6, 1, 2))
+    assert "d1_0" in splits[0]["train"]
 
 
 @given(any_domains(min_subjects=2), st.randoms())

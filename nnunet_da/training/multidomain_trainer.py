@@ -204,7 +204,20 @@ class MultiDomainTrainer(ConfiguredTrainer):
     def do_split(self):
         train, val = super().do_split()
         cases = {case for domain in self.trained for case in domain.labelled}
-        return [case for case in train if case in cases], [case for case in val if case in cases]
+        train, val = ([case for case in side if case in cases] for side in (train, val))
+        for domain in self.trained:
+            if set(domain.labelled).isdisjoint(train):
+                raise UserError(
+                    f"fold {self.fold}: every labelled case of domain '{domain.name}' is held out; train another fold, "
+                    f"or fold all"
+                )
+        if not val:
+            names = ", ".join(f"'{domain.name}'" for domain in self.trained)
+            raise UserError(
+                f"fold {self.fold}: no labelled case of domain {names} is held out to validate on; train another fold, "
+                f"or fold all"
+            )
+        return train, val
 
     def _build_loss(self):
         if self.settings.multidomain.loss == "nnunet":
@@ -252,12 +265,10 @@ class MultiDomainTrainer(ConfiguredTrainer):
         datasets = self.get_tr_and_val_datasets()
         sizes, shares = (initial_patch_size, patch_size), (1.0, 0.5)
         iterators = []
-        for dataset, size, transforms, share, part in zip(
-            datasets, sizes, (training, validation), shares, ("training", "validation"), strict=True
-        ):
+        for dataset, size, transforms, share in zip(datasets, sizes, (training, validation), shares, strict=True):
             loader = InterleavedLoader(
                 dataset,
-                self._cases_by_domain(dataset.identifiers, part),
+                self._cases_by_domain(dataset.identifiers),
                 *(self.batch_size, size, patch_size, self.label_manager),
                 oversample_foreground_percent=self.oversample_foreground_percent,
                 probabilistic_oversampling=self.probabilistic_oversampling,
@@ -267,16 +278,11 @@ class MultiDomainTrainer(ConfiguredTrainer):
             next(iterators[-1])
         return tuple(iterators)
 
-    def _cases_by_domain(self, identifiers, part):
+    def _cases_by_domain(self, identifiers):
         present = set(identifiers)
-        by_domain = [[case for case in domain.labelled if case in present] for domain in self.trained]
-        if part == "validation":
-            # In validation a domain without held-out cases is left out.
-            return [cases for cases in by_domain if cases]
-        for domain, cases in zip(self.trained, by_domain, strict=True):
-            if not cases:
-                raise UserError(f"fold {self.fold}: every labelled case of domain '{domain.name}' is held out")
-        return by_domain
+        by_domain = ([case for case in domain.labelled if case in present] for domain in self.trained)
+        # In validation a domain without held-out cases is left out.
+        return [cases for cases in by_domain if cases]
 
     def validation_step(self, batch):
         """nnU-Net's, domain by domain: each sample goes through the layers of its own."""

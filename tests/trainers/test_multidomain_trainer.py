@@ -12,7 +12,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from nnunet_da import cli
 from nnunet_da.errors import UserError
 from nnunet_da.training.configurations import all_trainers
-from nnunet_da.training.configured_trainer import unwrap
+from nnunet_da.training.configured_trainer import ConfiguredTrainer, unwrap
 from nnunet_da.training.export import export
 
 CPU = torch.device("cpu")
@@ -59,6 +59,25 @@ def test_base_sees_its_own_domain_alone(joints, fresh_results):
     name = configured(joints, "tiny_no_domain", "multidomain.domain=null")
     with pytest.raises(UserError, match=r"say which domain it trains on, with --set multidomain\.domain=NAME"):
         new_trainer(joints, "nnUNetTrainerBase", name)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "side", "message"),
+    [
+        ("nnUNetTrainerBase", "train", "fold 0: every labelled case of domain '{}' is held out"),
+        ("nnUNetTrainerBase", "val", "fold 0: no labelled case of domain '{}' is held out to validate on"),
+        ("nnUNetTrainerDSL", "train", "fold 0: every labelled case of domain '{}' is held out"),
+    ],
+)
+def test_a_fold_without_cases_of_a_domain_is_refused(joints, fresh_results, monkeypatch, trainer, side, message):
+    name = joints.domains[0]
+    lacking = new_trainer(joints, trainer)
+    sides = dict(zip(("train", "val"), lacking.do_split(), strict=True))
+    labelled = set(next(domain for domain in lacking.domains if domain.name == name).labelled)
+    sides[side] = [case for case in sides[side] if case not in labelled]
+    monkeypatch.setattr(ConfiguredTrainer, "do_split", lambda trainer: tuple(sides.values()))
+    with pytest.raises(UserError, match=message.format(name)):
+        lacking.do_split()
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerJoint", "nnUNetTrainerDSL", "nnUNetTrainerDSLContrastive"])
