@@ -2,14 +2,24 @@ from pathlib import Path
 
 from nnunet_da.cli._arguments import add_model
 
-HELP = "show how a network sees the domains: bottleneck features in a plane, and a silhouette score by domain"
+HELP = "show how networks see the domains: bottleneck features in a plane, and a silhouette score by domain"
 EXAMPLE = """  nnunet-da embed -d 101 -c 3d_fullres -tr nnUNetTrainerIntensityDA -f 0 -o EMBEDDING
   nnunet-da embed -d 101 -c 3d_fullres -f 0 -chk checkpoint_best.pth checkpoint_final.pth -i SCANS --cases cases.csv \\
-      -o EMBEDDING"""
+      -o EMBEDDING
+  nnunet-da embed -d 112 -c 2d_paper -tr nnUNetTrainerDSL --also nnUNetTrainerDSLContrastive \\
+      -chk checkpoint_epoch_10.pth checkpoint_epoch_20.pth checkpoint_epoch_30.pth -o EMBEDDING"""
 
 
 def add_arguments(parser):
     add_model(parser)
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="further models, a row of panels each: TRAINER, TRAINER__PLANS or TRAINER__PLANS__CONFIGURATION; what is "
+        "left out is that of the first",
+    )
     parser.add_argument("-f", dest="fold", default="0", metavar="FOLD", help="default: %(default)s")
     parser.add_argument(
         "-chk",
@@ -17,13 +27,16 @@ def add_arguments(parser):
         nargs="+",
         default=["checkpoint_final.pth"],
         metavar="FILE",
-        help="one panel each; default: checkpoint_final.pth",
+        help="a column of panels each; default: checkpoint_final.pth",
     )
     parser.add_argument(
         "-i", dest="scans", type=Path, metavar="DIR", help="new scans to show beside the dataset's, in any format"
     )
     parser.add_argument(
-        "--cases", type=Path, metavar="CSV", help="columns case,domain: the domains of the new scans (default: new)"
+        "--cases",
+        type=Path,
+        metavar="CSV",
+        help="columns case,domain: the domains of the new scans (default: new); needed where layers are of domains",
     )
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="folder for table and plot")
     parser.add_argument(
@@ -45,12 +58,17 @@ def run(arguments):
     require_output(arguments.output, arguments.overwrite)
 
     from nnunet_da.paths import PREPROCESSED, dataset_folder
-    from nnunet_da.prediction.embedding_view import embed_domains
+    from nnunet_da.prediction.embedding_view import embed_domains, models_to_compare
     from nnunet_da.prediction.model import model_folder, open_model
 
-    folder = model_folder(arguments.dataset, arguments.configuration, arguments.trainer, arguments.plans)
+    first = (arguments.trainer, arguments.plans, arguments.configuration)
+    folders = [
+        model_folder(arguments.dataset, configuration, trainer, plans)
+        for trainer, plans, configuration in models_to_compare(first, arguments.also)
+    ]
+    checkpoints = dict.fromkeys(arguments.checkpoints)
     silhouettes = embed_domains(
-        [open_model(folder, [arguments.fold], checkpoint) for checkpoint in dict.fromkeys(arguments.checkpoints)],
+        [open_model(folder, [arguments.fold], checkpoint) for folder in folders for checkpoint in checkpoints],
         dataset_folder(PREPROCESSED, arguments.dataset),
         arguments.output,
         scans_folder=arguments.scans,

@@ -24,11 +24,12 @@ OUTPUTS = ("embedding.csv", "silhouette.csv", "embedding.png", "embedding.svg")
 # Shapes tell the domains in black and white, and with any colour vision; the colours are those of Okabe and Ito.
 _MARKERS = "os^Dv<>pPX*h"
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+_KEYS = ["model", "checkpoint"]
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Patches of one checkpoint: `components` (n, k) of the PCA, `plane` (n, 2) of the t-SNE, and its perplexity."""
+    """Patches as a checkpoint sees them: `components` (n, k) of the PCA, `plane` (n, 2) of the t-SNE, perplexity."""
 
     components: np.ndarray
     plane: np.ndarray
@@ -109,17 +110,16 @@ def write_embedding(folder, patches, embeddings) -> None:
 
     Args:
         patches: DataFrame with a row per patch and the columns domain, case, role, patch.
-        embeddings: checkpoint → `Embedding` of these patches.
+        embeddings: (model, checkpoint) → `Embedding` of these patches; models are shown with the same checkpoints.
     """
     import pandas as pd
 
     points = {
-        checkpoint: patches.assign(x=embedding.plane[:, 0], y=embedding.plane[:, 1])
-        for checkpoint, embedding in embeddings.items()
+        key: patches.assign(x=embedding.plane[:, 0], y=embedding.plane[:, 1]) for key, embedding in embeddings.items()
     }
     with atomic_folder(folder) as temporary:
-        table = pd.concat(points, names=["checkpoint"]).reset_index(level="checkpoint")
-        table.to_csv(temporary / "embedding.csv", index=False, float_format="%.6g")
+        table = pd.concat(points, names=_KEYS).reset_index(level=_KEYS)
+        _without_one_model(table).to_csv(temporary / "embedding.csv", index=False, float_format="%.6g")
         silhouette_table(patches["domain"], embeddings).to_csv(
             temporary / "silhouette.csv", index=False, float_format="%.6g"
         )
@@ -127,21 +127,30 @@ def write_embedding(folder, patches, embeddings) -> None:
 
 
 def silhouette_table(domains, embeddings):
-    """DataFrame: checkpoint, domain (`ALL` first), patches, and the silhouette in PCA space and in the plane."""
+    """DataFrame: model (where there are several), checkpoint, domain (`ALL` first), patches, and the silhouette in PCA
+    space and in the plane. `embeddings` as in `write_embedding`."""
     import pandas as pd
 
     rows = []
-    for checkpoint, embedding in embeddings.items():
+    for key, embedding in embeddings.items():
         in_components = silhouettes(embedding.components, domains)
         in_plane = silhouettes(embedding.plane, domains)
         for domain in in_components:
             n_patches = len(domains) if domain == ALL else int((domains == domain).sum())
-            rows.append((checkpoint, domain, n_patches, in_components[domain], in_plane[domain]))
-    return pd.DataFrame(rows, columns=["checkpoint", "domain", "patches", "silhouette_pca", "silhouette_plane"])
+            rows.append((*key, domain, n_patches, in_components[domain], in_plane[domain]))
+    columns = [*_KEYS, "domain", "patches", "silhouette_pca", "silhouette_plane"]
+    return _without_one_model(pd.DataFrame(rows, columns=columns))
+
+
+def _without_one_model(table):
+    """`table`, less its column of models where all rows are of one."""
+    return table if table["model"].nunique() > 1 else table.drop(columns="model")
 
 
 def plot(patches, embeddings, paths) -> None:
-    """Draws a panel per checkpoint into each of `paths`: colour and shape by domain, hollow where not trained on.
+    """Draws a row of panels per model and a column per checkpoint into each of `paths`.
+
+    Colour and shape are by domain; patches of cases that the network was not trained on are hollow.
 
     Arguments as in `write_embedding`; `role` is training, unlabelled, validation or new, the last two hollow.
     """
@@ -152,10 +161,13 @@ def plot(patches, embeddings, paths) -> None:
     styles = {
         name: (_MARKERS[index % len(_MARKERS)], _COLOURS[index % len(_COLOURS)]) for index, name in enumerate(names)
     }
+    models, checkpoints = (list(dict.fromkeys(values)) for values in zip(*embeddings, strict=True))
+    shape = len(models), len(checkpoints)
     figure, axes = plt.subplots(
-        1, len(embeddings), figsize=(4.2 * len(embeddings) + 0.6, 4.8), squeeze=False, layout="constrained"
+        *shape, figsize=(4.2 * shape[1] + 0.6, 4.2 * shape[0] + 0.6), squeeze=False, layout="constrained"
     )
-    for axis, (checkpoint, embedding) in zip(axes[0], embeddings.items(), strict=True):
+    for (model, checkpoint), embedding in embeddings.items():
+        axis = axes[models.index(model), checkpoints.index(checkpoint)]
         for (domain, role), rows in patches.reset_index(drop=True).groupby(["domain", "role"], sort=False):
             marker, colour = styles[domain]
             hollow = role in ("validation", "new")
@@ -169,6 +181,12 @@ def plot(patches, embeddings, paths) -> None:
             )
         score = silhouettes(embedding.components, patches["domain"])[ALL]
         axis.set(title=f"{checkpoint}\nsilhouette by domain {score:.2f}", xticks=[], yticks=[], aspect="equal")
+    if len(models) > 1:
+        for row, model in zip(axes, models, strict=True):
+            row[0].set_ylabel(model)
+            for axis in row:
+                # Panels of equal size, so that rows and columns line up.
+                axis.set_adjustable("datalim")
     shown = {name: {"marker": marker, "color": colour} for name, (marker, colour) in styles.items()}
     if set(patches["role"]) & {"validation", "new"}:
         shown["hollow: not trained on"] = {"marker": "o", "color": "none"}

@@ -1,5 +1,6 @@
-"""What a trained model makes of patches of scans: its bottleneck features, per checkpoint."""
+"""What trained networks make of patches of scans: their bottleneck features."""
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 from tqdm import tqdm
 
+from nnunet_da import settings
 from nnunet_da.domains import read_domains
-from nnunet_da.errors import UserError
+from nnunet_da.errors import UserError, nearest
 from nnunet_da.evaluation.embedding import global_max_pool
 from nnunet_da.files import read_json
+from nnunet_da.multidomain.network import DomainNetwork
 from nnunet_da.parallel import BAR_AFTER_SECONDS
 from nnunet_da.prediction.inputs import CheckedScan, stage
 from nnunet_da.prediction.model import Model, quietly
 from nnunet_da.splits import FILE_NAME as SPLITS
+from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.configured_trainer import unwrap
 
 # What a case is to the fold: the last two were not seen with labels.
 TRAINING, VALIDATION, UNLABELLED, NEW = "training", "validation", "unlabelled", "new"
@@ -58,29 +65,75 @@ def dataset_sources(model: Model, preprocessed) -> list[Source]:
     return sources
 
 
-def extract(model: Model, sources, preprocessed, *, n_patches, seed, device):
-    """Features of patches: array (len(sources) · n_patches, channels), a source's patches one after the other.
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder of a checkpoint of `model`, on a device, for evaluation.
 
-    A patch has the configuration's size and lies anywhere within its scan with equal chance; it is padded with 0 where
-    the scan is smaller. Equal `seed` and sources give equal patches for every checkpoint. Raises UserError where the
-    network has no encoder.
+    `domains`: those that a network with domain-specific layers was trained on, in the order of its layers; empty where
+    all layers are shared.
     """
-    predictor = model.predictor(device, mirroring=False)
-    network = getattr(predictor.network, "_orig_mod", predictor.network).to(device).eval()
+
+    model: Model
+    network: nn.Module
+    domains: tuple[str, ...]
+    device: torch.device
+
+    @property
+    def batch_size(self) -> int:
+        """Patches per call: on a GPU those of a training step, which has room for them.
+
+        Elsewhere more than one are no faster, and change the last bits.
+        """
+        return self.model.configuration_manager.batch_size if self.device.type == "cuda" else 1
+
+    def require(self, case, domain, file):
+        """Raises UserError unless `case` of `domain`, as `file` says, can pass through the network."""
+        if self.domains and domain not in self.domains:
+            raise UserError(
+                f"{file}: case '{case}' is of domain '{domain}', but {self.model.trainer} has layers of "
+                f"{', '.join(self.domains)} alone{nearest(domain, self.domains)}"
+            )
+
+    @torch.inference_mode()
+    def features(self, patches, domain):
+        """The globally max-pooled bottleneck of `patches` (n, channels, *patch) of a domain: array (n, features)."""
+        if self.domains:
+            self.network.choice.index = self.domains.index(domain)
+        bottleneck = self.network.encoder(torch.from_numpy(patches).to(self.device))[-1]
+        return global_max_pool(bottleneck).float().cpu().numpy()
+
+
+def load_encoder(model: Model, device) -> Encoder:
+    """The encoder of the model's first fold on `device` (torch.device). Raises UserError where it has none."""
+    network = unwrap(model.predictor(device, mirroring=False).network).to(device).eval()
     if not hasattr(network, "encoder"):
         raise UserError(f"{model.folder}: {type(network).__name__} has no encoder, whose last features would be shown")
-    patch_size = predictor.configuration_manager.patch_size
+    domains = _trained_domains(model) if isinstance(network, DomainNetwork) else ()
+    return Encoder(model, network, domains, device)
+
+
+def extract(encoders, sources, preprocessed, *, n_patches, seed) -> list[np.ndarray]:
+    """Features of the same patches by each of `encoders`, whose models take equal patches of equal data.
+
+    A patch has the configuration's size and lies anywhere within its scan with equal chance; it is padded with 0 where
+    the scan is smaller. Equal `seed` and sources give equal patches. Every scan is read once.
+
+    Returns per encoder an array (len(sources) · n_patches, features), a source's patches one after the other.
+    """
+    model = encoders[0].model
+    patch_size = model.configuration_manager.patch_size
     folder = _data_folder(model, preprocessed)
-    features = []
-    bar = tqdm(sources, desc=f"Features of {model.checkpoint}", unit="case", leave=False, delay=BAR_AFTER_SECONDS)
+    batch_size = min(encoder.batch_size for encoder in encoders)
+    features = [[] for _ in encoders]
+    bar = tqdm(sources, desc="Features", unit="case", leave=False, delay=BAR_AFTER_SECONDS)
     for index, source in enumerate(bar):
-        data = _read(source, folder, predictor)
+        data = _read(source, folder, model)
         patches = random_patches(data, patch_size, n_patches, np.random.default_rng([seed, index]))
-        with torch.inference_mode():
-            for patch in patches:
-                bottleneck = network.encoder(torch.from_numpy(patch[None]).to(device))[-1]
-                features.append(global_max_pool(bottleneck)[0].float().cpu().numpy())
-    return np.stack(features)
+        while batch := list(itertools.islice(patches, batch_size)):
+            images = np.stack(batch)
+            for encoder, rows in zip(encoders, features, strict=True):
+                rows.append(encoder.features(images, source.domain))
+    return [np.concatenate(rows) for rows in features]
 
 
 def random_patches(data, patch_size, n_patches, generator):
@@ -115,12 +168,20 @@ def _roles(model, preprocessed):
     return dict.fromkeys(split["train"], TRAINING) | dict.fromkeys(split["val"], VALIDATION)
 
 
-def _read(source, folder, predictor):
+def _trained_domains(model):
+    """The domains that the weights are of, in order: as their checkpoint says, since another fold may be of others."""
+    checkpoint = read_checkpoint(model.folder / f"fold_{model.folds[0]}" / model.checkpoint)
+    manager = PlansManager(checkpoint["init_args"]["plans"])
+    return tuple(manager.get_configuration(model.configuration).configuration[settings.BLOCK][settings.TRAINED_DOMAINS])
+
+
+def _read(source, folder, model):
     """The preprocessed voxels of a source (channels, Z, Y, X); those of the dataset are read where they are used."""
     if source.scan is None:
         return infer_dataset_class(str(folder))(str(folder), [source.case]).load_case(source.case)[0]
-    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+    configuration = model.configuration_manager
     with tempfile.TemporaryDirectory(prefix="nnunet_da.embed.") as name, quietly():
-        paths = stage(source.scan, name, "scan", predictor.dataset_json["file_ending"])
-        manager, configuration = predictor.plans_manager, predictor.configuration_manager
-        return preprocessor.run_case(list(map(str, paths)), None, manager, configuration, predictor.dataset_json)[0]
+        paths = stage(source.scan, name, "scan", model.file_ending)
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        manager = PlansManager(model.plans)
+        return preprocessor.run_case(list(map(str, paths)), None, manager, configuration, model.dataset_json)[0]

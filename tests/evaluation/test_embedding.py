@@ -115,7 +115,7 @@ def test_too_few_points_and_infinite_features_are_refused():
 
 def test_what_is_written_holds_every_checkpoint(tmp_path):
     points, domains = clouds(6, 8)
-    embeddings = {name: embedding.embed(points + shift) for shift, name in enumerate(("best.pth", "final.pth"))}
+    embeddings = {("a", name): embedding.embed(points + i) for i, name in enumerate(("best.pth", "final.pth"))}
     patches = table(domains)
     patches.loc[8:, "role"] = "validation"
     embedding.write_embedding(tmp_path / "out", patches, embeddings)
@@ -124,14 +124,14 @@ def test_what_is_written_holds_every_checkpoint(tmp_path):
     written = pd.read_csv(tmp_path / "out" / "embedding.csv")
     assert list(written.columns) == ["checkpoint", "domain", "case", "role", "patch", "x", "y"]
     assert list(written["checkpoint"]) == ["best.pth"] * 12 + ["final.pth"] * 12
-    np.testing.assert_allclose(written.loc[12:, ["x", "y"]], embeddings["final.pth"].plane, rtol=1e-4)
+    np.testing.assert_allclose(written.loc[12:, ["x", "y"]], embeddings["a", "final.pth"].plane, rtol=1e-4)
 
     with open(tmp_path / "out" / "silhouette.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["checkpoint"], row["domain"], row["patches"]) for row in rows] == [
         (name, domain, n) for name in ("best.pth", "final.pth") for domain, n in ((ALL, "12"), ("d0", "6"), ("d1", "6"))
     ]
-    expected = embedding.silhouettes(embeddings["best.pth"].components, domains)
+    expected = embedding.silhouettes(embeddings["a", "best.pth"].components, domains)
     assert float(rows[1]["silhouette_pca"]) == pytest.approx(expected["d0"], rel=1e-5)
     svg = (tmp_path / "out" / "embedding.svg").read_text()
     assert svg.count("<svg") == 1
@@ -144,7 +144,7 @@ def test_domains_have_shapes_of_their_own_and_hollow_ones_where_not_trained_on(t
     monkeypatch.setattr(Axes, "scatter", lambda axis, x, y, **style: drawn.append((len(x), style)))
     patches = table(["a", "a", "b", "b", "c"])
     patches.loc[3, "role"] = "validation"
-    embedding.plot(patches, {"final": Embedding(np.eye(5), np.eye(5)[:, :2], 1.0)}, [tmp_path / "plot.png"])
+    embedding.plot(patches, {("a", "final"): Embedding(np.eye(5), np.eye(5)[:, :2], 1.0)}, [tmp_path / "plot.png"])
     assert [n for n, _ in drawn] == [2, 1, 1, 1]
     a, b, b_validation, c = (style for _, style in drawn)
     assert len({a["marker"], b["marker"], c["marker"]}) == 3
@@ -152,6 +152,32 @@ def test_domains_have_shapes_of_their_own_and_hollow_ones_where_not_trained_on(t
     assert b_validation["marker"] == b["marker"]
     assert b_validation["facecolors"] == "none"
     assert b_validation["edgecolors"] == b["facecolors"]
+
+
+def test_several_models_are_rows_of_panels_and_a_column_of_the_tables(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure))
+    _, domains = clouds(4, 8)
+    planes = np.random.default_rng(0).normal(size=(6, 8, 2))
+    keys = [(model, checkpoint) for model in ("with", "without") for checkpoint in ("epoch_1", "epoch_2", "epoch_3")]
+    embeddings = {key: Embedding(plane, plane, 1.0) for key, plane in zip(keys, planes, strict=True)}
+    embedding.write_embedding(tmp_path / "out", table(domains), embeddings)
+
+    written = pd.read_csv(tmp_path / "out" / "embedding.csv")
+    assert list(written.columns) == ["model", "checkpoint", "domain", "case", "role", "patch", "x", "y"]
+    assert list(zip(written["model"], written["checkpoint"], strict=True)) == [key for key in keys for _ in range(8)]
+    scores = pd.read_csv(tmp_path / "out" / "silhouette.csv").set_index(["model", "checkpoint", "domain"])
+    expected = embedding.silhouettes(planes[4], domains)["d1"]
+    assert scores.loc[("without", "epoch_2", "d1"), "silhouette_pca"] == pytest.approx(expected, rel=1e-5)
+
+    axes = figures[0].axes
+    assert [axis.get_title().splitlines()[0] for axis in axes] == ["epoch_1", "epoch_2", "epoch_3"] * 2
+    assert [axis.get_ylabel() for axis in axes] == ["with", "", "", "without", "", ""]
+    assert {axis.get_subplotspec().get_topmost_subplotspec().get_geometry()[:2] for axis in axes} == {(2, 3)}
+    for axis, plane in zip(axes, planes, strict=True):
+        np.testing.assert_array_equal(np.concatenate([dots.get_offsets() for dots in axis.collections]), plane)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
