@@ -1,25 +1,23 @@
 """Time of a training step over that of nnU-Net's own trainer, beside the ratio that counting convolutions predicts.
 
-    python benchmarks/train_step.py [-device cpu|cuda] [--steps N] [--trainers …] [--work DIR] [--json FILE]
+    python benchmarks/train_step.py [-device cpu|cuda] [--families …] [--trainers …] [--work DIR] [--json FILE]
 
 Data loading and peak memory stand beside it. See README.md in this folder for what is measured and how.
 """
 
 import argparse
 import contextlib
-import importlib
 import importlib.metadata
 import itertools
 import multiprocessing
 import os
-import pkgutil
 import platform
 import resource
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_da import settings
@@ -32,56 +30,103 @@ from nnunet_da.workplace import Workplace
 # that the system reports of a child starts at what its parent held.
 
 STOCK = "nnUNetTrainer"
-TRAINERS = ("nnUNetTrainerUNet", "nnUNetTrainerIntensityDA", "nnUNetTrainerIntensityDA:pretext.update=joint")
 SCANNERS = ("philips_3t", "siemens_1p5t", "ge_gre_3t")
 DATASET_ID, DATASET = 997, "Dataset997_Benchmark"
 TOLERANCE = 0.15
 N_BATCHES = 4
+# Voxels of the simulated scans along R, A, S.
+SCANS = {"cpu": (16, 160, 160), "cuda": (40, 320, 320)}
+PLANNED = ("2d", "3d_fullres")
+CUSTOM = {planned: f"bench_{planned[:2]}" for planned in PLANNED}
 
 
 @dataclass(frozen=True)
-class Size:
-    """The simulated scans (voxels along R, A, S), and what each configuration changes in its plan."""
+class Family:
+    """Trainers that learn from data of one kind, which they and the stock trainer are measured on.
 
-    scan: tuple[int, int, int]
-    plan_2d: tuple[str, ...]
-    plan_3d: tuple[str, ...]
+    Attributes
+    ----------
+    labelled : sequence of str
+        The scanners whose scans have labels.
+    trainers : sequence of str
+        ``CLASS[:KEY=VALUE…]``, measured unless others are asked for.
+    plans : dict
+        By device and planned configuration, what is changed in it.
+    limits : dict
+        By class, the step ratio that it may not exceed.
+    """
 
-    @property
-    def configurations(self):
-        """Custom configurations: the planned one that each inherits from, and its changes, by name."""
-        return {"bench_2d": ("2d", self.plan_2d), "bench_3d": ("3d_fullres", self.plan_3d)}
+    labelled: tuple[str, ...]
+    trainers: tuple[str, ...]
+    plans: dict
+    limits: dict = field(default_factory=dict)
 
 
-SIZES = {
-    "cpu": Size(
-        (16, 160, 160),
-        ("patch_size=160,160", "batch_size=6", "features_per_stage=16,32,64,128,128"),
-        ("patch_size=16,64,64", "batch_size=2", "features_per_stage=16,32,64,64"),
+# As nnU-Net's own, which tells the cost of the domain-specific layers from that of another norm and loss.
+LIKE_STOCK = "multidomain.norm=instance:multidomain.loss=nnunet"
+PLANS_2D = {
+    "cpu": {"patch_size": "160,160", "batch_size": 6, "features_per_stage": "16,32,64,128,128"},
+    "cuda": {"patch_size": "256,256", "batch_size": 24, "features_per_stage": "32,64,128,256,512,512"},
+}
+FAMILIES = {
+    "pretext": Family(
+        labelled=SCANNERS[:1],
+        trainers=("nnUNetTrainerUNet", "nnUNetTrainerIntensityDA", "nnUNetTrainerIntensityDA:pretext.update=joint"),
+        plans={
+            "cpu": {
+                "2d": PLANS_2D["cpu"],
+                "3d_fullres": {"patch_size": "16,64,64", "batch_size": 2, "features_per_stage": "16,32,64,64"},
+            },
+            "cuda": {
+                "2d": PLANS_2D["cuda"],
+                "3d_fullres": {"patch_size": "32,160,160", "batch_size": 2, "features_per_stage": "32,64,128,256,320"},
+            },
+        },
     ),
-    "cuda": Size(
-        (40, 320, 320),
-        ("patch_size=256,256", "batch_size=24", "features_per_stage=32,64,128,256,512,512"),
-        ("patch_size=32,160,160", "batch_size=2", "features_per_stage=32,64,128,256,320"),
+    # Batches hold two samples of each domain at least, as the contrastive loss needs, so that no trainer raises them.
+    "multidomain": Family(
+        labelled=SCANNERS,
+        trainers=(
+            "nnUNetTrainerUNet",
+            "nnUNetTrainerJoint",
+            "nnUNetTrainerDSL",
+            f"nnUNetTrainerDSL:{LIKE_STOCK}",
+            "nnUNetTrainerDSLContrastive",
+            f"nnUNetTrainerDSLContrastive:{LIKE_STOCK}",
+            "nnUNetTrainerAttentionJoint",
+            "nnUNetTrainerAttentionDSL",
+        ),
+        plans={
+            "cpu": {
+                "2d": PLANS_2D["cpu"],
+                "3d_fullres": {"patch_size": "16,48,48", "batch_size": 6, "features_per_stage": "16,32,64,64"},
+            },
+            "cuda": {
+                "2d": PLANS_2D["cuda"],
+                "3d_fullres": {"patch_size": "32,128,128", "batch_size": 6, "features_per_stage": "32,64,128,256,320"},
+            },
+        },
+        limits={"nnUNetTrainerDSL": 1.05, "nnUNetTrainerDSLContrastive": 1.07},
     ),
 }
 
 
 def main():
     arguments = parse_arguments()
-    in_child(check, arguments)
+    trainers = in_child(check, arguments)
     # Worker processes would share the cores with what is measured.
     os.environ.update(nnUNet_n_proc_DA="0")
+    rows = []
     with contextlib.ExitStack() as stack:
         work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = work.absolute() / arguments.device
-        if not folder.exists():
-            print(f"Preparing a simulated dataset in {folder} …", file=sys.stderr)
-            in_child(prepare, folder, SIZES[arguments.device])
-        set_folders(folder)
-        rows = []
-        for configuration in SIZES[arguments.device].configurations:
-            rows += measure_configuration(configuration, arguments)
+        for family, names in trainers.items():
+            folder = work.absolute() / f"{family}_{arguments.device}"
+            if not folder.exists():
+                print(f"Preparing a simulated dataset in {folder} …", file=sys.stderr)
+                in_child(prepare, folder, family, arguments.device)
+            set_folders(folder)
+            for planned in PLANNED:
+                rows += measure_configuration(family, planned, names, arguments)
     print(table(rows))
     if arguments.json:
         write_json({**environment(arguments), "tolerance": TOLERANCE, "rows": rows}, arguments.json)
@@ -94,11 +139,14 @@ def parse_arguments():
     parser.add_argument("--warmup", type=positive, default=5, metavar="N", help="untimed steps before (%(default)s)")
     parser.add_argument("--batches", type=positive, default=30, metavar="N", help="timed batches (%(default)s)")
     parser.add_argument(
+        "--families", nargs="+", choices=FAMILIES, metavar="FAMILY", help=f"default: {' '.join(FAMILIES)}"
+    )
+    parser.add_argument(
         "--trainers",
         nargs="+",
-        default=TRAINERS,
+        default=(),
         metavar="TRAINER[:KEY=VALUE…]",
-        help=f"trainers, with settings (default: {' '.join(TRAINERS)})",
+        help="trainers, with settings, in place of those of their families",
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the dataset is kept for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -117,14 +165,36 @@ def positive(text):
 
 
 def check(arguments):
-    """Raises UserError for a trainer or a device that is not there, before anything is written."""
+    """The trainers to measure (list) by the name of the family. Raises UserError before anything is written.
+
+    A trainer of no family, as one that learns from labelled scans alone, is measured with any.
+    """
     import torch
 
-    for name in arguments.trainers:
-        trainer_class(name)
-        settings.parse_assignments(name.split(":")[1:])
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise UserError("-device cuda: PyTorch finds no GPU")
+    own = {name: family_of(name) for name in arguments.trainers}
+    chosen = arguments.families or [family for family in FAMILIES if family in own.values()] or list(FAMILIES)
+    if not own:
+        return {family: list(FAMILIES[family].trainers) for family in chosen}
+    for name, family in own.items():
+        if family not in (None, *chosen):
+            raise UserError(f"--trainers {name}: is of the family {family}, which --families leaves out")
+    return {family: [name for name in own if own[name] in (None, family)] for family in chosen}
+
+
+def family_of(name):
+    """The family of the trainer `name` (``CLASS[:KEY=VALUE…]``), or None. Raises UserError for unknown settings."""
+    from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
+    from nnunet_da.training.pretext_trainer import PretextTrainer
+
+    trainer, block = trainer_class(name), settings.parse_assignments(name.split(":")[1:])
+    if hasattr(trainer, "settings_class"):
+        settings.build(trainer.settings_class, block)
+    elif block:
+        raise UserError(f"--trainers {name}: {trainer.__name__} has no settings")
+    parents = {"pretext": PretextTrainer, "multidomain": MultiDomainTrainer}
+    return next((family for family, parent in parents.items() if issubclass(trainer, parent)), None)
 
 
 def in_child(function, *arguments):
@@ -138,40 +208,45 @@ def set_folders(folder):
         os.environ[name] = str(folder / name)
 
 
-def prepare(folder, size):
-    """Simulates, converts and plans the dataset in `folder`, with the configurations of `size`; complete or not at all.
+def prepare(folder, family, device):
+    """Simulates, converts and plans the dataset of `family` in `folder`, with its configurations; whole or not at all.
 
-    Five scans of a labelled scanner, and three of two unlabelled ones each.
+    Five scans of the first scanner, and three of the two others each.
     """
     from nnunet_da.phantom.study import write_study
 
     with atomic_folder(folder) as temporary:
         place = Workplace(temporary, "cpu", show=False)
         counts = dict.fromkeys(SCANNERS, 3) | {SCANNERS[0]: 5}
-        manifest = write_study(temporary / "study", SCANNERS, counts, 0, size=size.scan)
+        labelled = FAMILIES[family].labelled
+        manifest = write_study(temporary / "study", SCANNERS, counts, 0, labelled=labelled, size=SCANS[device])
         place.run(
             *("nnunet-da", "convert", "manifest", manifest, "-d", DATASET_ID, "--name", "Benchmark"),
             *("--labels", "disc=1", "--channels", "MR"),
         )
-        planned = [base for base, _ in size.configurations.values()]
         place.run(
-            *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", *planned, "-npfp", 1, "-np", *[1] * len(planned))
+            *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", *PLANNED, "-npfp", 1, "-np", *[1] * len(PLANNED))
         )
-        for name, (base, changes) in size.configurations.items():
-            assignments = [word for change in changes for word in ("--set", f"plan.{change}")]
-            place.run("nnunet-da", "configure", "-d", DATASET_ID, "-c", base, "--as", name, *assignments)
+        for planned in PLANNED:
+            changes = FAMILIES[family].plans[device][planned]
+            assignments = [word for name, value in changes.items() for word in ("--set", f"plan.{name}={value}")]
+            place.run("nnunet-da", "configure", "-d", DATASET_ID, "-c", planned, "--as", CUSTOM[planned], *assignments)
 
 
-def measure_configuration(configuration, arguments):
-    """The rows (dicts) of the table for `configuration`: the stock trainer, and `arguments.trainers`."""
-    names = list(dict.fromkeys([STOCK, *arguments.trainers]))
-    print(f"{configuration}: timing {arguments.steps} steps of {len(names)} trainers in turn …", file=sys.stderr)
-    timed = in_child(time_trainers, configuration, names, arguments)
-    print(f"{configuration}: peak memory, one process per trainer …", file=sys.stderr)
-    memory = {name: in_child(peak_memory, configuration, name, arguments) for name in names}
+def measure_configuration(family, planned, names, arguments):
+    """The rows (dicts) of the table for a planned configuration: the stock trainer, and `names`."""
+    names = list(dict.fromkeys([STOCK, *names]))
+    title = f"{family}, {planned[:2]}"
+    print(f"{title}: timing {arguments.steps} steps of {len(names)} trainers in turn …", file=sys.stderr)
+    timed = in_child(time_trainers, CUSTOM[planned], names, arguments)
+    print(f"{title}: peak memory, one process per trainer …", file=sys.stderr)
+    memory = {name: in_child(peak_memory, CUSTOM[planned], name, arguments) for name in names}
     for name in names:
         memory[name]["memory_ratio"] = memory[name]["memory_mb"] / memory[STOCK]["memory_mb"]
-    return [{"configuration": configuration, "trainer": name, **timed[name], **memory[name]} for name in names]
+        limit = FAMILIES[family].limits.get(name.split(":")[0])
+        timed[name] |= {"limit": limit, "within_limit": limit and bool(timed[name]["step_ratio"] <= limit)}
+    described = {"family": family, "configuration": planned[:2]}
+    return [{**described, "trainer": name, **timed[name], **memory[name]} for name in names]
 
 
 def time_trainers(configuration, names, arguments):
@@ -180,6 +255,7 @@ def time_trainers(configuration, names, arguments):
 
     trainers = {name: build_trainer(name, configuration, arguments) for name in names}
     stock = trainers[STOCK]
+    check_batches(trainers)
     pretext_loaders = {
         name: trainer.dataloader_pretext for name, trainer in trainers.items() if hasattr(trainer, "dataloader_pretext")
     }
@@ -190,21 +266,21 @@ def time_trainers(configuration, names, arguments):
     )
     # What a batch costs depends on the augmentations it draws, so that the mean says what an epoch takes.
     loading = {name: seconds.mean() for name, seconds in loading.items()}
-    batches = preload(stock.dataloader_train, stock.device)
-    predicted = {name: predict_ratio(stock, trainer, batches[0]) for name, trainer in trainers.items()}
-    seconds = time_in_turn(
-        {name: step_on(trainer, batches) for name, trainer in trainers.items()}, arguments.warmup, arguments.steps
-    )
+    multiply_adds = {name: count_multiply_adds(trainer) for name, trainer in trainers.items()}
+    steps = {name: step_on(trainer) for name, trainer in trainers.items()}
+    seconds = time_in_turn(steps, arguments.warmup, arguments.steps)
     rows = {}
     for name in names:
         ratios = seconds[name] / seconds[STOCK]
-        agreement = np.median(ratios) / predicted[name]
+        predicted = multiply_adds[name] / multiply_adds[STOCK]
+        agreement = np.median(ratios) / predicted
         pretext = loading[name] if name in pretext_loaders else 0.0
         rows[name] = {
+            **describe(trainers[name]),
             "step_ms": 1e3 * np.median(seconds[name]),
             "step_ratio": np.median(ratios),
             "step_ratio_interval": interval_of_median(ratios),
-            "predicted_ratio": predicted[name],
+            "predicted_ratio": predicted,
             "measured_over_predicted": agreement,
             "within_tolerance": bool(abs(agreement - 1) <= TOLERANCE),
             "loading_segmentation_ms": 1e3 * loading[STOCK],
@@ -214,6 +290,23 @@ def time_trainers(configuration, names, arguments):
     return rows
 
 
+def check_batches(trainers):
+    """Raises UserError where one of `trainers` (by name) takes another number of samples in a step than nnU-Net's."""
+    expected = trainers[STOCK].batch_size
+    for name, trainer in trainers.items():
+        if trainer.batch_size != expected:
+            raise UserError(f"{name}: takes {trainer.batch_size} samples per step, {STOCK} {expected}")
+
+
+def describe(trainer):
+    """What else than its method the time of a trainer's step depends on: samples, norm and loss."""
+    loss = trainer.loss
+    while hasattr(loss, "loss"):
+        loss = loss.loss
+    norm = trainer.configuration_manager.network_arch_init_kwargs["norm_op"]
+    return {"samples": trainer.batch_size, "norm": norm.rpartition(".")[2], "loss": type(loss).__name__}
+
+
 def trainer_class(name):
     """The class that `name` (``CLASS[:KEY=VALUE…]``) begins with: nnU-Net's trainer, or one of this package."""
     class_name = name.split(":")[0]
@@ -221,12 +314,12 @@ def trainer_class(name):
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         return nnUNetTrainer
-    from nnunet_da import trainers
+    from nnunet_da.training.configurations import all_trainers
 
-    known = [module.name for module in pkgutil.iter_modules(trainers.__path__)]
+    known = all_trainers()
     if class_name not in known:
         raise UserError(f"--trainers {name}: no such trainer{nearest(class_name, known)} (known: {', '.join(known)})")
-    return getattr(importlib.import_module(f"{trainers.__name__}.{class_name}"), class_name)
+    return known[class_name]
 
 
 def build_trainer(name, configuration, arguments):
@@ -249,7 +342,7 @@ def build_trainer(name, configuration, arguments):
     return trainer
 
 
-def preload(loader, device):
+def preload(loader, device, n_batches=N_BATCHES):
     """The next batches of `loader`, on `device`."""
 
     def move(value):
@@ -257,14 +350,14 @@ def preload(loader, device):
             return [move(item) for item in value]
         return value.to(device) if hasattr(value, "to") else value
 
-    return [{key: move(value) for key, value in next(loader).items()} for _ in range(N_BATCHES)]
+    return [{key: move(value) for key, value in next(loader).items()} for _ in range(n_batches)]
 
 
-def step_on(trainer, batches):
-    """A function that does one step of `trainer` on the next of `batches`, and waits for the device."""
+def step_on(trainer):
+    """A function that does one step of `trainer` on a batch of its own, loaded before, and waits for the device."""
     import torch
 
-    batches = itertools.cycle(batches)
+    batches = itertools.cycle(preload(trainer.dataloader_train, trainer.device))
     if hasattr(trainer, "dataloader_pretext"):
         trainer.dataloader_pretext = itertools.cycle(preload(trainer.dataloader_pretext, trainer.device))
 
@@ -302,45 +395,26 @@ def interval_of_median(values, n_draws=10_000):
     return np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist()
 
 
-def predict_ratio(stock, trainer, batch):
-    """(segmentation + pretext) / segmentation, in multiply–adds of convolutions, forward and backward."""
+def count_multiply_adds(trainer):
+    """Multiply–adds of the convolutions and matrix products of the network in one step, forward and backward.
+
+    Of segmentation and, where the trainer has one, of the pretext pass. Losses, updates and transformations have none,
+    or next to none.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
     from nnunet_da.training.configured_trainer import unwrap
 
-    network = unwrap(stock.network)
-    segmentation = count_multiply_adds(network, lambda: network(batch["data"]))
-    if not hasattr(trainer, "dataloader_pretext"):
-        return 1.0
     network = unwrap(trainer.network)
-    images = next(trainer.dataloader_pretext)["data"].to(trainer.device)
-
-    def pretext():
-        for head in network.pretext_heads.values():
-            head(network.encoder(images)[-1])
-
-    return 1 + count_multiply_adds(network, pretext) / segmentation
-
-
-def count_multiply_adds(network, run):
-    """Multiply–adds of the convolutions that `run` calls in `network`, forward and backward.
-
-    Forward, each weight meets each position once: the positions of the output, or of the input where the convolution is
-    transposed. Backward, the gradients of the weights and of the input take as many each; the images need none.
-    """
-    from torch import nn
-
-    counts = []
-
-    def count(module, inputs, output):
-        positions = inputs[0] if module.transposed else output
-        forward = module.weight.numel() * len(positions) * positions[0, 0].numel()
-        counts.append(forward * (3 if inputs[0].requires_grad else 2))
-
-    convolutions = nn.modules.conv._ConvNd
-    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, convolutions)]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return sum(counts)
+    (batch,) = preload(trainer.dataloader_train, trainer.device, 1)
+    with FlopCounterMode(display=False) as counter:
+        outputs = [*network(batch["data"])]
+        if hasattr(trainer, "dataloader_pretext"):
+            (batch,) = preload(trainer.dataloader_pretext, trainer.device, 1)
+            outputs += network(None, dict.fromkeys(network.pretext_heads, batch["data"]))[1].values()
+        sum(output.sum() for output in outputs).backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / 2
 
 
 def peak_memory(configuration, name, arguments):
@@ -355,7 +429,7 @@ def peak_memory(configuration, name, arguments):
         trainer_class(trainer)
     imports = resident_mb()
     trainer = build_trainer(name, configuration, arguments)
-    step = step_on(trainer, preload(trainer.dataloader_train, trainer.device))
+    step = step_on(trainer)
     for _ in range(2 * N_BATCHES):
         step()
     process = resident_mb()
@@ -371,21 +445,25 @@ def resident_mb():
 
 def table(rows):
     """Markdown."""
-    columns = ["configuration", "trainer", "step (ms)", "step ratio [95 %]", "predicted", "measured / predicted"]
-    columns += [f"within {TOLERANCE:.0%}", "loading (ms), segmentation + pretext", "loading ratio", "peak memory (MB)"]
-    columns += ["memory ratio"]
+    columns = ["family", "configuration", "trainer", "samples", "norm, loss", "step (ms)", "step ratio [95 %]", "limit"]
+    columns += ["predicted", "measured / predicted", f"within {TOLERANCE:.0%}"]
+    columns += ["loading (ms), segmentation + pretext", "loading ratio", "peak memory (MB)", "memory ratio"]
     lines = [columns, ["---"] * len(columns)]
     for row in rows:
         low, high = row["step_ratio_interval"]
         lines.append(
             [
+                row["family"],
                 row["configuration"],
                 row["trainer"],
+                f"{row['samples']}",
+                f"{row['norm']}, {row['loss']}",
                 f"{row['step_ms']:.0f}",
                 f"{row['step_ratio']:.3f} [{low:.3f}, {high:.3f}]",
+                f"{row['limit']}: {yes_or_no(row['within_limit'])}" if row["limit"] else "–",
                 f"{row['predicted_ratio']:.3f}",
                 f"{row['measured_over_predicted']:.3f}",
-                "yes" if row["within_tolerance"] else "no",
+                yes_or_no(row["within_tolerance"]),
                 f"{row['loading_segmentation_ms']:.0f} + {row['loading_pretext_ms']:.0f}",
                 f"{row['loading_ratio']:.2f}",
                 f"{row['memory_mb']:.0f}",
@@ -393,6 +471,10 @@ def table(rows):
             ]
         )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def yes_or_no(value):
+    return "yes" if value else "no"
 
 
 def environment(arguments):

@@ -57,7 +57,10 @@ class DomainNorm(DomainLayer, abc.ABC):
         if domain is not None:
             return self._of_domain(x, domain)
         n_rounds = rounds(len(x), self.num_domains)
-        return self.stacked(x.reshape(n_rounds, self.num_domains * self.num_features, *x.shape[2:])).reshape(x.shape)
+        y = self.stacked(x.reshape(n_rounds, self.num_domains * self.num_features, *x.shape[2:]))
+        # A view in all but name: for an activation in place on a view, autograd would copy the gradient three times.
+        # Sound, since nothing else holds `y`, and no norm needs its output for the gradient.
+        return torch.ops.aten._unsafe_view(y, x.shape)
 
     @abc.abstractmethod
     def _of_domain(self, x, domain):

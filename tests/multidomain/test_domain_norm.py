@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from nnunet_da.multidomain.norm import (
     DOMAIN_NORMS,
@@ -158,6 +159,23 @@ def test_a_contiguous_batch_is_not_copied():
     assert seen[0].data_ptr() == x.data_ptr()
     assert seen[0].shape == (2, 8, 5, 6)
     assert torch.equal(norm(x.to(memory_format=torch.channels_last)), norm(x))
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("kind", "dimension"), DOMAIN_NORMS)
+def test_an_activation_in_place_changes_no_gradient_and_copies_none(kind, dimension, training, sync):
+    norm = random_affine(DOMAIN_NORMS[kind, dimension](CHANNELS, num_domains=3)).train(training)
+    if sync:
+        norm = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+    x = next(batches(6, dimension)).requires_grad_()
+    gradients = []
+    for in_place in (True, False):
+        y = functional.leaky_relu(norm(x), inplace=in_place)
+        # On a view it would be CopySlices, behind AsStridedBackward.
+        assert y.grad_fn.name().startswith("LeakyRelu")
+        gradients.append(torch.autograd.grad(y.pow(3).sum(), [x, norm.weight, norm.bias]))
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
 def test_a_batch_that_lacks_a_domain_is_refused():
