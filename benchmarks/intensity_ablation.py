@@ -3,11 +3,13 @@
     python benchmarks/intensity_ablation.py ../shared/data WORK --sets dev
 
 Optimiser, norm, update rule and weight of L_p, one after the other. It decides on the dev cases; the test cases are for
-what was decided. `study.py` says what it does.
+what was decided. `nnunet_da.study` says what it does.
 """
 
 from intensity_table1 import ADAM, CHOSEN, INTENSITY, TASK, UNET
-from study import Model, main
+
+from nnunet_da.study.command import main
+from nnunet_da.study.declarations import Model
 
 # nnU-Net's own optimiser for both losses.
 SGD = {"pretext.optimizer": "shared"}

@@ -2,11 +2,13 @@
 
     python benchmarks/intensity_table1.py ../shared/data WORK
 
-`study.py` says what it does.
+`nnunet_da.study` says what it does.
 """
 
 from spine_vb import write_experiment
-from study import Model, Task, main
+
+from nnunet_da.study.command import main
+from nnunet_da.study.declarations import Model, Task
 
 TASK = Task(
     name="SpineVB",

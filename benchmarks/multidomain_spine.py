@@ -2,15 +2,16 @@
 
     python benchmarks/multidomain_spine.py ../shared/data WORK
 
-`study.py` says what it does. The test cases alone are evaluated: nothing was chosen on others.
+`nnunet_da.study` says what it does. The test cases alone are evaluated: nothing was chosen on others.
 """
 
 from functools import partial
 
-from spine_vb import SOURCE, TARGETS, write_experiment
-from study import Model, Task, main
+from spine_vb import DOMAINS, write_experiment
 
-DOMAINS = (SOURCE, *TARGETS)
+from nnunet_da.study.command import main
+from nnunet_da.study.declarations import Model, Task
+
 TASK = Task(
     name="SpineDomains",
     write=partial(write_experiment, labelled=DOMAINS),
@@ -27,22 +28,35 @@ TASK = Task(
         "optimizer": "adam",
         "initial_lr": 0.001,
     },
+    slices=True,
 )
 SEEDS = (1, 2, 3)
+# For `nnunet-da embed`, which shows these epochs side by side.
+SHOWN = {"keep_epochs": "2,4,8"}
 
 
-def base(trainer, row):
+def base(trainer, row, domains):
     """One model per domain, which make one row."""
     return [
-        Model(f"{row}-{domain}", trainer, {"multidomain.domain": domain}, domain=domain, row=row) for domain in DOMAINS
+        Model(f"{row}-{domain}", trainer, {"multidomain.domain": domain}, domain=domain, row=row) for domain in domains
     ]
 
 
+def schemes(seeds=(1,)):
+    """Joint, DSL and the paper's proposal, these two with `seeds`."""
+    return (
+        Model("Joint", "nnUNetTrainerJoint"),
+        Model("DSL", "nnUNetTrainerDSL", SHOWN, seeds=seeds, per_domain=True, baseline=True),
+        Model("DSL-contrastive", "nnUNetTrainerDSLContrastive", SHOWN, seeds=seeds, per_domain=True, baseline=True),
+    )
+
+
 MODELS = (
-    *base("nnUNetTrainerBase", "Base"),
-    Model("Joint", "nnUNetTrainerJoint"),
-    Model("DSL", "nnUNetTrainerDSL", seeds=SEEDS, per_domain=True, baseline=True),
-    Model("DSL-contrastive", "nnUNetTrainerDSLContrastive", seeds=SEEDS, per_domain=True),
+    *base("nnUNetTrainerBase", "Base", DOMAINS),
+    *schemes(SEEDS),
+    *base("nnUNetTrainerAttentionBase", "Attention-Base", DOMAINS),
+    Model("Attention-Joint", "nnUNetTrainerAttentionJoint"),
+    Model("Attention-DSL", "nnUNetTrainerAttentionDSL", per_domain=True),
 )
 
 if __name__ == "__main__":

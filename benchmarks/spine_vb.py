@@ -15,34 +15,55 @@ import shutil
 from pathlib import Path
 
 SOURCE, TARGETS = "vb2", ("vb1", "vb3")
+DOMAINS = (SOURCE, *TARGETS)
 
 
 def write_experiment(data, work, labelled=(SOURCE,)):
     """Writes what the head of this file says; `labelled`: the domains whose training cases have labels."""
-    spine = data / "spine_vb"
     splits = json.loads((data / "splits.json").read_text())["spine_vb"]
+    for name in ("dev", "test"):
+        write_set(data, work / name, _cases(splits, name))
+    write_manifest(data, work, _cases(splits, "train"), labelled)
+
+
+def write_all(data, work):
+    """Writes all scans with their labels as training cases, and the same as WORK/test: each fold tests some of them."""
+    with open(data / "spine_vb" / "cases.csv", newline="") as stream:
+        domains = {row["case"]: row["domain"] for row in csv.DictReader(stream)}
+    cases = [(case, domain) for domain in DOMAINS for case in domains if domains[case] == domain]
+    write_set(data, work / "test", cases)
+    write_manifest(data, work, cases, DOMAINS)
+
+
+def write_manifest(data, work, cases, labelled):
+    """Writes WORK/cases.csv of `cases`, pairs (case, domain); those of the domains `labelled` have labels there."""
+    spine = data / "spine_vb"
     with open(spine / "cases.csv", newline="") as stream:
         subjects = {row["case"]: row["subject"] for row in csv.DictReader(stream)}
-    training = []
-    for domain in (SOURCE, *TARGETS):
-        for case in splits[domain]["train"]:
-            label = (spine / "labels" / f"{case}.nii.gz").resolve() if domain in labelled else ""
-            training.append([case, domain, subjects[case], (spine / "images" / f"{case}.nii.gz").resolve(), label])
-    for name in ("dev", "test"):
-        folder = work / name
-        for kind in ("images", "labels"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-        held_out = [(case, domain) for domain in (SOURCE, *TARGETS) for case in splits[domain][name]]
-        for case, _ in held_out:
-            shutil.copyfile(spine / "images" / f"{case}.nii.gz", folder / "images" / f"{case}_0000.nii.gz")
-            shutil.copyfile(spine / "labels" / f"{case}.nii.gz", folder / "labels" / f"{case}.nii.gz")
-        _write_csv(folder / "cases.csv", ["case", "domain"], held_out)
-    _write_csv(work / "cases.csv", ["case", "domain", "subject", "image_0000", "label"], training)
+    rows = []
+    for case, domain in cases:
+        label = (spine / "labels" / f"{case}.nii.gz").resolve() if domain in labelled else ""
+        rows.append([case, domain, subjects[case], (spine / "images" / f"{case}.nii.gz").resolve(), label])
+    write_csv(work / "cases.csv", ["case", "domain", "subject", "image_0000", "label"], rows)
 
 
-def _write_csv(path, header, rows):
+def write_set(data, folder, cases):
+    """Writes a set of scans to evaluate on into `folder`; `cases`: pairs (case, domain)."""
+    spine = data / "spine_vb"
+    for kind, ending in (("images", "_0000.nii.gz"), ("labels", ".nii.gz")):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for case, _ in cases:
+            shutil.copyfile(spine / kind / f"{case}.nii.gz", folder / kind / f"{case}{ending}")
+    write_csv(folder / "cases.csv", ["case", "domain"], cases)
+
+
+def write_csv(path, header, rows):
     with open(path, "w", newline="") as stream:
         csv.writer(stream).writerows([header, *rows])
+
+
+def _cases(splits, part):
+    return [(case, domain) for domain in DOMAINS for case in splits[domain][part]]
 
 
 if __name__ == "__main__":

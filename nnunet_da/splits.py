@@ -42,6 +42,41 @@ def make_splits(domains: Domains) -> list[dict[str, list[str]]]:
     ]
 
 
+def leave_one_out(domains: Domains) -> list[dict[str, list[str]]]:
+    """Splits that leave one subject of each domain out, in all domains at once; each also has the cases to ``test``.
+
+    "For each dataset, one examination was retained for validation, one for test and the remaining data were used to
+    train the model. We iterated through the datasets simultaneously and each examination was used at maximum once for
+    test" (Boutillon et al., arXiv:2105.10310, "Evaluation of Predicted Segmentation"). Round r tests subject r of each
+    domain and validates on the next one (after the last, the first); there are as many rounds as the largest domain has
+    subjects. The paper leaves open what becomes of the others then, and here all of them train: every labelled case is
+    tested exactly once. A subject with scans in several domains is one of the first of them, and never parted.
+
+    Raises UserError where a domain has fewer than three subjects, of which one could train.
+    """
+    cases_of_subject = _labelled_cases_of_subjects(domains)
+    subjects_of_domain = {name: [] for name in domains.names}
+    for subject, cases in cases_of_subject.items():
+        subjects_of_domain[domains.names[min(map(domains.index_of_case, cases))]].append(subject)
+    for name, subjects in subjects_of_domain.items():
+        if len(subjects) < 3:
+            raise UserError(
+                f"{domains.source}: domain '{name}' has {len(subjects)} labelled subjects of its own; leaving one out "
+                f"for test and one for validation takes at least 3"
+            )
+    rounds = []
+    for index in range(max(map(len, subjects_of_domain.values()))):
+        left_out = [subjects for subjects in subjects_of_domain.values() if index < len(subjects)]
+        tested = [subjects[index] for subjects in left_out]
+        validated = [subjects[(index + 1) % len(subjects)] for subjects in left_out]
+        trained = cases_of_subject.keys() - {*tested, *validated}
+        sides = {"train": trained, "val": validated, "test": tested}
+        rounds.append(
+            {side: sorted(case for name in names for case in cases_of_subject[name]) for side, names in sides.items()}
+        )
+    return rounds
+
+
 def extend_splits(old_splits: list[dict[str, list[str]]], domains: Domains, new=None) -> list[dict[str, list[str]]]:
     """`old_splits` with the labelled cases `new` (default: all that they lack); every other case keeps its sides.
 

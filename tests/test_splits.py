@@ -2,12 +2,12 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_da.domains import Domain, Domains
 from nnunet_da.errors import UserError
-from nnunet_da.splits import extend_splits, make_splits, read_splits
+from nnunet_da.splits import extend_splits, leave_one_out, make_splits, read_splits
 
 
 def single_case_subjects(*n_of_domain):
@@ -45,6 +45,7 @@ def assert_sound(splits, domains):
         assert split["val"] == sorted(split["val"])
 
 
+@settings(deadline=None)
 @given(any_domains(min_subjects=2))
 def test_splits_never_part_a_subject(domains):
     splits = make_splits(domains)
@@ -53,6 +54,7 @@ def test_splits_never_part_a_subject(domains):
     assert_sound(splits, domains)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 23), min_size=1, max_size=4).filter(lambda counts: sum(counts) >= 5))
 def test_folds_are_balanced_per_domain_and_in_total(counts):
     domains = single_case_subjects(*counts)
@@ -77,6 +79,7 @@ def test_the_only_subject_of_a_domain_is_not_held_out_first():
     assert "d1_0" in splits[0]["train"]
 
 
+@settings(deadline=None)
 @given(any_domains(min_subjects=2), st.randoms())
 def test_splits_do_not_depend_on_the_order_of_cases(domains, random):
     def shuffled(cases):
@@ -98,6 +101,7 @@ def test_no_labelled_case_makes_no_split():
     assert make_splits(Domains([Domain("a", ("x",), (), ("c1",))])) == []
 
 
+@settings(deadline=None)
 @given(any_domains(min_subjects=2), st.data())
 def test_extending_keeps_every_assignment(domains, data):
     kept = data.draw(st.sets(st.sampled_from(sorted(domains.labelled_cases)), min_size=1))
@@ -159,3 +163,71 @@ def test_a_file_that_holds_no_splits_is_named(tmp_path):
     path.write_text(json.dumps([{"train": ["a"]}]))
     with pytest.raises(UserError, match=r"splits_final\.json: not a splits file"):
         read_splits(path)
+
+
+def leave_one_out_or_refused(domains):
+    """The rounds, or None where a domain has fewer than three subjects that are in none before it."""
+    first_of = {}
+    for case in domains.labelled_cases:
+        subject = domains.subject_of(case)
+        first_of[subject] = min(first_of.get(subject, len(domains)), domains.index_of_case(case))
+    own = Counter(first_of.values())
+    if all(own[index] >= 3 for index in range(len(domains))):
+        return leave_one_out(domains), max(own.values())
+    with pytest.raises(UserError, match="takes at least 3"):
+        leave_one_out(domains)
+    return None, 0
+
+
+@settings(deadline=None)
+@given(any_domains())
+def test_leave_one_out_tests_every_case_once_and_parts_no_subject(domains):
+    rounds, n_rounds = leave_one_out_or_refused(domains)
+    if rounds is None:
+        return
+    assert len(rounds) == n_rounds
+    labelled = sorted(domains.labelled_cases)
+    assert sorted(case for split in rounds for case in split["test"]) == labelled
+    for split in rounds:
+        assert sorted(case for side in ("train", "val", "test") for case in split[side]) == labelled
+        sides = [{domains.subject_of(case) for case in split[side]} for side in ("train", "val", "test")]
+        assert not sides[0] & sides[1]
+        assert not sides[0] & sides[2]
+        assert not sides[1] & sides[2]
+        assert {domains.domain_of_case(case) for case in split["train"]} == set(domains.names)
+
+
+def test_leave_one_out_in_step():
+    rounds = leave_one_out(single_case_subjects(3, 5))
+    assert [split["test"] for split in rounds] == [
+        ["d0_0", "d1_0"],
+        ["d0_1", "d1_1"],
+        ["d0_2", "d1_2"],
+        ["d1_3"],
+        ["d1_4"],
+    ]
+    assert [split["val"] for split in rounds] == [
+        ["d0_1", "d1_1"],
+        ["d0_2", "d1_2"],
+        ["d0_0", "d1_3"],
+        ["d1_4"],
+        ["d1_0"],
+    ]
+    # A domain whose subjects have all been tested trains on all of them.
+    assert rounds[4]["train"] == ["d0_0", "d0_1", "d0_2", "d1_1", "d1_2", "d1_3"]
+
+
+def test_leave_one_out_of_a_subject_in_two_domains():
+    domains = Domains(
+        [Domain("a", ("x",), ("a0", "a1", "a2")), Domain("b", ("x",), ("b0", "b1", "b2", "b3"))],
+        {"a0": "s", "b3": "s"},
+    )
+    rounds = leave_one_out(domains)
+    (of_s,) = [split for split in rounds if "a0" in split["test"]]
+    assert "b3" in of_s["test"]
+    assert len(rounds) == 3
+
+
+def test_leave_one_out_needs_three_subjects():
+    with pytest.raises(UserError, match="domain 'd1' has 2 labelled subjects of its own"):
+        leave_one_out(single_case_subjects(4, 2))

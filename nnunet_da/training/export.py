@@ -1,5 +1,7 @@
 """Export of a trained model as a stock nnU-Net model folder, which `nnUNetv2_predict` runs without this package.
 
+A network that is none of nnU-Net's own is written only where that is asked for, and then needs this package.
+
 What is written holds weights, plan and label names; no case ids, host names, paths or training log.
 """
 
@@ -16,11 +18,14 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+import nnunet_da
 from nnunet_da import settings
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file, atomic_folder, read_json, require_free_space, write_json
 from nnunet_da.training.checkpoints import read_checkpoint
 
+# The entry of an exported plans.json that names what must be installed beside nnU-Net.
+NEEDS, PLUGIN = "needs", "nnunet-da"
 # The entries of dataset.json that prediction reads; all others may name cases or places.
 DATASET_ENTRIES = (
     "channel_names",
@@ -32,7 +37,7 @@ DATASET_ENTRIES = (
 )
 
 
-def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", overwrite=False):
+def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", overwrite=False, *, allow_plugin=False):
     """Writes the folds of a trained model for nnU-Net alone; gives the paths (list) of what was written.
 
     Parameters
@@ -47,6 +52,9 @@ def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", 
     checkpoint : str
     overwrite : bool
         Whether an export that stands at `output` is replaced.
+    allow_plugin : bool
+        Whether a network that is none of nnU-Net's own but of this package is written too. nnU-Net predicts with it
+        where this package is installed; its plans say so under "needs".
 
     Raises UserError where a fold or file is missing, the trainer is unknown, or its network is not nnU-Net's own.
     """
@@ -67,13 +75,16 @@ def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", 
     plans = _stock_plans(plans, configuration)
     dataset_json = {key: dataset_json[key] for key in DATASET_ENTRIES if key in dataset_json}
     converted = (
-        (fold, _stock_checkpoints(path, fold, plans, dataset_json, configuration)) for fold, path in checkpoints.items()
+        (fold, _stock_checkpoints(path, fold, plans, dataset_json, configuration, allow_plugin))
+        for fold, path in checkpoints.items()
     )
     # The first fold tells how many models it becomes.
     first = next(converted)
     folders = {
         name: Path(plans["dataset_name"], f"{nnUNetTrainer.__name__}__{name}__{configuration}") for name in first[1]
     }
+    if any(NEEDS in model["init_args"]["plans"] for model in first[1].values()):
+        print(f"note: the network is one of {PLUGIN}, which must be installed where the model predicts")
     is_zip = output.suffix == ".zip"
     targets = [output] if is_zip else [output / folder for folder in folders.values()]
     for target in targets:
@@ -117,7 +128,7 @@ def _stock_plans(plans, configuration):
     return {**plans, "configurations": kept}
 
 
-def _stock_checkpoints(path, fold, plans, dataset_json, configuration):
+def _stock_checkpoints(path, fold, plans, dataset_json, configuration, allow_plugin):
     """What nnU-Net's predictor needs of the checkpoint at `path`, with weights that nnU-Net's own network takes.
 
     Gives name of the plans → checkpoint: one, or one per domain where weights are each domain's own.
@@ -139,7 +150,9 @@ def _stock_checkpoints(path, fold, plans, dataset_json, configuration):
     for suffix, (of_model, weights) in models.items():
         name = plans["plans_name"] + suffix
         of_model = {**_stock_plans(of_model, configuration), "plans_name": name}
-        _check_stock(path, trainer, weights, of_model, dataset_json, configuration)
+        _check_stock(path, trainer, weights, of_model, dataset_json, configuration, allow_plugin)
+        if _needs_plugin(of_model, configuration):
+            of_model[NEEDS] = PLUGIN
         stock[name] = {
             "network_weights": weights,
             "trainer_name": nnUNetTrainer.__name__,
@@ -155,13 +168,19 @@ def _stock_checkpoints(path, fold, plans, dataset_json, configuration):
     return stock
 
 
-def _check_stock(path, trainer, weights, plans, dataset_json, configuration):
-    """Raises UserError unless nnU-Net's own network of this plan takes exactly these weights."""
+def _needs_plugin(plans, configuration):
+    """Whether the network of the configuration is one of this package."""
+    name = PlansManager(plans).get_configuration(configuration).network_arch_class_name
+    return name.startswith(f"{nnunet_da.__name__}.")
+
+
+def _check_stock(path, trainer, weights, plans, dataset_json, configuration, allow_plugin):
+    """Raises UserError unless the network of this plan is nnU-Net's own, or an allowed one of ours, for these weights."""
     manager = PlansManager(plans)
     configuration_manager = manager.get_configuration(configuration)
     refusal = f"{path}: the network of {trainer.__name__} is not nnU-Net's own, so it cannot be exported"
-    if configuration_manager.network_arch_class_name.startswith("nnunet_da."):
-        raise UserError(refusal)
+    if _needs_plugin(plans, configuration) and not allow_plugin:
+        raise UserError(f"{refusal} for nnU-Net alone; --allow-plugin writes it for where this package is installed")
     with torch.device("meta"):
         network = nnUNetTrainer.build_network_architecture(
             manager,

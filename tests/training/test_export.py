@@ -1,14 +1,18 @@
 """What export refuses. That its result predicts equally is tested with the trainers."""
 
+import copy
 import json
 
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_da import cli
+from nnunet_da.multidomain.norm import domain_norm_plan
 from nnunet_da.training.checkpoints import read_checkpoint
+from nnunet_da.training.configurations import all_trainers
 from nnunet_da.training.export import export
 
 DATASET = {
@@ -63,11 +67,11 @@ def model(tmp_path):
     return folder
 
 
-def write_checkpoint(fold, weights, trainer="nnUNetTrainer"):
+def write_checkpoint(fold, weights, trainer="nnUNetTrainer", plans=PLANS):
     checkpoint = {
         "network_weights": weights,
         "trainer_name": trainer,
-        "init_args": {"dataset_json": DATASET, "plans": PLANS, "configuration": "mine"},
+        "init_args": {"dataset_json": DATASET, "plans": plans, "configuration": "mine"},
         "inference_allowed_mirroring_axes": (0, 1),
         "logging": {"host": "secret"},
     }
@@ -133,3 +137,61 @@ def test_an_export_is_not_overwritten_unasked(model, tmp_path, monkeypatch, caps
     assert cli.main(arguments) == 0
     assert "exists already; choose another place, or --overwrite" in refused(capsys, tmp_path)
     assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+@pytest.fixture
+def gated(model):
+    """A model with attention gates and the layers of two domains, of which one lacks the structure: folder, network."""
+    plans = copy.deepcopy(PLANS)
+    architecture = plans["configurations"]["2d"]["architecture"]
+    architecture["network_class_name"] = "nnunet_da.multidomain.attention.AttentionUNet"
+    architecture["arch_kwargs"] |= domain_norm_plan("batch", 2, 2)
+    entry = plans["configurations"]["mine"] = {**plans["configurations"]["2d"]}
+    entry["nnunet_da"] = {"trained_domains": {"s": {"channels": [0, 1]}, "t": {"channels": [0]}}}
+    trainer = all_trainers()["nnUNetTrainerAttentionDSL"]
+    manager = PlansManager(copy.deepcopy(plans))
+    torch.manual_seed(0)
+    network = trainer.build_network_architecture(manager, manager.get_configuration("mine"), 1, 2, False)
+    network(torch.randn(4, 1, 32, 32))  # running statistics that differ from domain to domain
+    folder = model.with_name("nnUNetTrainerAttentionDSL__nnUNetPlans__mine")
+    model.rename(folder)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    write_checkpoint(folder / "fold_0", network.state_dict(), trainer.__name__, plans)
+    return folder, network.eval()
+
+
+def test_attention_gates_are_exported_where_the_plugin_may_be_needed(gated, tmp_path, capsys):
+    folder, network = gated
+    written = export(folder, tmp_path / "out", allow_plugin=True)
+    assert [path.name for path in written] == [f"nnUNetTrainer__nnUNetPlans_{domain}__mine" for domain in "st"]
+    assert "must be installed where the model predicts" in capsys.readouterr().out
+    scans = torch.randn(3, 1, 32, 32)
+    for domain, path in enumerate(written):
+        plans = json.loads((path / "plans.json").read_text())
+        assert plans["needs"] == "nnunet-da"
+        assert "num_domains" not in json.dumps(plans)
+        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(path), (0,))
+        predictor.network.load_state_dict(predictor.list_of_parameters[0])
+        with torch.no_grad():
+            assert torch.equal(predictor.network.eval()(scans), network(scans, domain))
+
+
+def test_attention_gates_are_refused_unasked(gated, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    line = refused(capsys, tmp_path, "-tr", "nnUNetTrainerAttentionDSL")
+    assert "the network of nnUNetTrainerAttentionDSL is not nnU-Net's own" in line
+    assert "--allow-plugin writes it for where this package is installed" in line
+    weights = {
+        **read_checkpoint(gated[0] / "fold_0/checkpoint_final.pth")["network_weights"],
+        "more.weight": torch.zeros(1),
+    }
+    plans = json.loads((gated[0] / "plans.json").read_text())
+    write_checkpoint(gated[0] / "fold_0", weights, "nnUNetTrainerAttentionDSL", plans)
+    line = refused(capsys, tmp_path, "-tr", "nnUNetTrainerAttentionDSL", "--allow-plugin")
+    assert line.endswith("so it cannot be exported")
+
+
+def test_the_plugin_is_not_needed_where_the_network_is_nnunets_own(model, tmp_path):
+    (written,) = export(model, tmp_path / "out", allow_plugin=True)
+    assert "needs" not in json.loads((written / "plans.json").read_text())
