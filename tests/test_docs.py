@@ -122,13 +122,15 @@ def test_commands_are_understood(words, monkeypatch):
         return
 
     # nnU-Net's commands build their parsers in their entry points: let them, and stop there.
-    parse = argparse.ArgumentParser.parse_args
+    parse = argparse.ArgumentParser.parse_known_args
 
     def parse_and_stop(parser, *arguments):
-        raise Parsed(parse(parser, *arguments))
+        known, unknown = parse(parser, *arguments)
+        assert not unknown
+        raise Parsed(known)
 
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name=words[0])
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(Parsed):
         entry.load()()

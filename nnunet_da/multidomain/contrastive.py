@@ -4,7 +4,8 @@ from collections import Counter
 
 import torch
 from torch import distributed as dist
-from torch.nn import functional
+
+from nnunet_da.similarity import gathered, similarities
 
 
 def contrastive_loss(embeddings, domains, tau=0.1):
@@ -30,43 +31,21 @@ def contrastive_loss(embeddings, domains, tau=0.1):
     if len(domains) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings, but {len(domains)} domains")
     if dist.is_available() and dist.is_initialized():
-        embeddings = GatherEmbeddings.apply(embeddings)
+        embeddings = gathered(embeddings)
         domains *= dist.get_world_size()
     alone = sorted(domain for domain, count in Counter(domains).items() if count < 2)
     if alone:
         raise ValueError(f"domain {alone[0]} has one sample; the contrastive loss needs at least two of each domain")
-    itself, positive = _pairs(domains, embeddings.device)
+    positive = _positives(domains, embeddings.device)
+    similarity = similarities(embeddings, tau)
     with torch.autocast(embeddings.device.type, enabled=False):
-        z = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        z = functional.normalize(z, dim=1)
-        similarity = (z @ z.T / tau).masked_fill(itself, -torch.inf)
         # By log-sum-exp over j ≠ i.
-        log_probabilities = functional.log_softmax(similarity, dim=1).masked_fill(~positive, 0)
+        log_probabilities = torch.log_softmax(similarity, dim=1).masked_fill(~positive, 0)
         return -(log_probabilities.sum(dim=1) / positive.sum(dim=1)).mean()
 
 
-def _pairs(domains, device):
-    """Where j is i, and where p is in P(i), bool, (n, n). Made on the host, from what it knows."""
+def _positives(domains, device):
+    """Where p is in P(i), bool, (n, n). Made on the host, from what it knows."""
     labels = torch.tensor(domains)
-    itself = torch.eye(len(labels), dtype=torch.bool)
-    positive = (labels[:, None] == labels) & ~itself
-    return itself.to(device, non_blocking=True), positive.to(device, non_blocking=True)
-
-
-class GatherEmbeddings(torch.autograd.Function):
-    """Embeddings of all processes, in their order, (processes · n, features); the gradient flows to the own ones.
-
-    It is multiplied by the number of processes, by which DDP divides it.
-    """
-
-    @staticmethod
-    def forward(ctx, embeddings):
-        ctx.n = len(embeddings)
-        gathered = [torch.empty_like(embeddings) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, embeddings.contiguous())
-        return torch.cat(gathered)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        own = gradient.narrow(0, dist.get_rank() * ctx.n, ctx.n)
-        return own * dist.get_world_size()
+    positive = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    return positive.to(device, non_blocking=True)

@@ -2,7 +2,9 @@
 
 from torch import nn
 
-HEADS_PREFIX = "pretext_heads."
+# nnU-Net passes over weights whose name holds ".seg_layers." when it loads pretrained ones, and refuses a file that
+# misses any other: so named, the heads may start anew on a U-Net that was trained without them.
+HEADS_PREFIX = "pretext.seg_layers."
 
 
 class DualTaskNetwork(nn.Module):
@@ -23,7 +25,12 @@ class DualTaskNetwork(nn.Module):
         super().__init__()
         self.encoder = unet.encoder
         self.decoder = unet.decoder
-        self.pretext_heads = nn.ModuleDict(heads)
+        self.pretext = nn.ModuleDict({"seg_layers": nn.ModuleDict(heads)})
+
+    @property
+    def pretext_heads(self):
+        """By the name of the task."""
+        return self.pretext["seg_layers"]
 
     def forward(self, images=None, pretext_images=None):
         """Segmentation of `images`, and where there are `pretext_images`, a pair of it and the pretext logits.

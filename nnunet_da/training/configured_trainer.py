@@ -20,9 +20,11 @@ from nnunet_da import settings
 from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file
-from nnunet_da.training.augmentation import simple_transforms, size_to_read
+from nnunet_da.training.augmentation import simple_transforms
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.configurations import NETWORKS, all_settings
+from nnunet_da.training.plateau import PlateauScheduler, StagedScheduler
+from nnunet_da.training.pretrained import check_pretrained_weights, describe_transfer, pretrained_weights_argument
 from nnunet_da.training.schedule import Schedule
 
 # Settings that nnUNetTrainer keeps as attributes, under the same name.
@@ -49,9 +51,20 @@ class ConfiguredTrainer(nnUNetTrainer):
     settings : Schedule
     domains : Domains or None
         Of the dataset; None where dataset.json has no domains.
+    takes_pretrained_weights : bool
+        Whether a training may start from ``-pretrained_weights``: not where the network is none of nnU-Net's own.
+    leaves_parameters_unused : bool
+        Whether a step may leave parts of the network without a gradient, which DDP must be told.
+    use_of_best : str
+        What ``checkpoint_best.pth`` is good for, as the log says where it is chosen by the loss.
+    plateau : PlateauScheduler or None
+        That of ``lr_schedule=plateau``.
     """
 
     settings_class = Schedule
+    takes_pretrained_weights = True
+    leaves_parameters_unused = False
+    use_of_best = "predict with it by nnUNetv2_predict with -chk checkpoint_best.pth"
 
     def __init__(
         self,
@@ -71,15 +84,29 @@ class ConfiguredTrainer(nnUNetTrainer):
             name = configuration_manager.network_arch_class_name.rpartition(".")[2]
             raise UserError(f"configuration {configuration}: {name} has one output; set deep_supervision=false")
         self.refuse_unsupported(configuration_manager, fold)
+        self._check_pretrained_weights(plans, configuration)
         plans = self.prepare_plans(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in NNUNET_ATTRIBUTES:
             setattr(self, name, getattr(self.settings, name))
         self.enable_deep_supervision = self.settings.deep_supervision
+        self.plateau = None
+        self._first_weights = None
         self._seed_epoch(0)
 
     def refuse_unsupported(self, configuration_manager, fold):
         """Raises UserError for what this trainer cannot do. Called first; `settings` and `domains` are set."""
+
+    def _check_pretrained_weights(self, plans, configuration):
+        path = pretrained_weights_argument()
+        if path is None:
+            return
+        if not self.takes_pretrained_weights:
+            raise UserError(
+                f"{type(self).__name__}: -pretrained_weights is not supported, since norms or layers of its network "
+                f"are none of nnU-Net's own; docs/pretraining.md names the trainers that take them"
+            )
+        check_pretrained_weights(path, plans, configuration, self.dataset_json)
 
     def prepare_plans(self, plans, configuration):
         """The plans (dict) that the model is built from and saved with; `plans` stay as they are."""
@@ -88,13 +115,45 @@ class ConfiguredTrainer(nnUNetTrainer):
     def initialize(self):
         super().initialize()
         self.print_to_log_file(f"Settings: {settings.to_block(self.settings)}")
+        if self.is_ddp and self.leaves_parameters_unused:
+            self.network = DistributedDataParallel(
+                self.network.module, device_ids=[self.local_rank], find_unused_parameters=True
+            )
+        self._first_weights = next(self.network.parameters()).detach().clone()
 
-    def configure_optimizers(self):
+    @property
+    def starts_from_pretrained_weights(self):
+        """Whether nnU-Net has loaded weights since the network was made, and the training has not begun."""
+        if self.current_epoch > 0 or self._first_weights is None:
+            return False
+        return not torch.equal(self._first_weights, next(self.network.parameters()))
+
+    def build_optimizer(self):
+        """The optimiser, at its initial learning rate."""
         optimizer, _ = super().configure_optimizers()
         if self.settings.optimizer == "adam":
             optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        exponent = 0.9 if self.settings.lr_schedule == "polynomial" else 0.0
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent)
+        return optimizer
+
+    @property
+    def stage_lengths(self):
+        """Numbers of epochs of the stages of training, one after the other; the learning rate starts anew in each."""
+        return [self.num_epochs]
+
+    def configure_optimizers(self):
+        optimizer = self.build_optimizer()
+        stages = self.stage_lengths
+        if self.settings.lr_schedule == "plateau":
+            self.plateau = PlateauScheduler(optimizer, self.settings.plateau)
+            schedulers = [self.plateau] * len(stages)
+        else:
+            exponent = 0.9 if self.settings.lr_schedule == "polynomial" else 0.0
+            lr = optimizer.param_groups[0]["lr"]
+            schedulers = [PolyLRScheduler(optimizer, lr, n_epochs, exponent) for n_epochs in stages]
+        if len(stages) == 1:
+            return optimizer, schedulers[0]
+        first = np.cumsum([0, *stages[:-1]]).tolist()
+        return optimizer, StagedScheduler(zip(first, schedulers, strict=True))
 
     def _build_loss(self):
         loss = super()._build_loss()
@@ -111,7 +170,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = augmentation.mirror_axes(len(patch_size))
         in_plane_only = len(patch_size) == 3
         radians = math.radians(augmentation.rotation)
-        to_read = size_to_read(patch_size, augmentation.rotation, augmentation.translation)
+        to_read = augmentation.size_to_read(patch_size)
         return (-radians, radians), in_plane_only, to_read, self.inference_allowed_mirroring_axes
 
     def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *others, **keywords):
@@ -155,7 +214,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         # Before the checkpoint to resume from: a run that is killed between the two writes this one again.
         if self.current_epoch + 1 in self.settings.keep_epochs:
             self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{self.current_epoch + 1}.pth")))
-        if self.settings.best_epoch == "pseudo_dice":
+        if self.plateau is not None:
+            self.plateau.observe(self.validation_losses()[-1])
+        if not self.chooses_best_by_loss:
             return super().on_epoch_end()
         # nnU-Net keeps an epoch whose moving average is above the best one: now none.
         self._best_ema = math.inf
@@ -171,11 +232,19 @@ class ConfiguredTrainer(nnUNetTrainer):
             # ASCII: nnU-Net writes its log in the encoding of the locale.
             self.print_to_log_file(
                 f"checkpoint_best.pth is of epoch {int(np.argmin([*earlier, total]))}, of the lowest validation loss; "
-                f"predict with it by nnUNetv2_predict with -chk checkpoint_best.pth"
+                f"{self.use_of_best}"
             )
 
+    @property
+    def chooses_best_by_loss(self):
+        """Whether ``checkpoint_best.pth`` is of the epoch with the lowest validation loss."""
+        return self.settings.best_epoch == "loss"
+
     def validation_losses(self):
-        """What ``best_epoch=loss`` compares: one value per epoch (list), L_seg here. Trainers add their own losses."""
+        """The validation loss of every epoch (list): what chooses the best one and what a plateau is of.
+
+        Here L_seg; trainers add their own losses.
+        """
         return list(self.logger.get_value("val_losses", step=None))
 
     def do_split(self):
@@ -209,6 +278,8 @@ class ConfiguredTrainer(nnUNetTrainer):
             block = self.configuration_manager.configuration.get(settings.BLOCK, {})
             configuration[settings.BLOCK] = {**block, settings.TRAINED_DOMAINS: self.trained_domains()}
         super().on_train_start()
+        if self.starts_from_pretrained_weights:
+            self.print_to_log_file(describe_transfer(unwrap(self.network)))
 
     def trained_domains(self):
         """Names of the domains → their structures, in order, as they are saved with the model."""

@@ -62,6 +62,7 @@ class MultiDomainTrainer(ConfiguredTrainer):
     """
 
     settings_class = MultiDomainTrainerSettings
+    takes_pretrained_weights = False
     scheme = "joint"
     attention = False
     samples_per_domain = 1

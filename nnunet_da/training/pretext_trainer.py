@@ -8,7 +8,6 @@ from batchgenerators.utilities.file_and_folder_operations import join
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_da.errors import UserError
 from nnunet_da.pretext.head import PretextHead
@@ -41,6 +40,8 @@ class PretextTrainer(ConfiguredTrainer):
 
     settings_class = PretextTrainerSettings
     task_classes = ()
+    # Alternating updates leave the decoder out of one pass and the heads out of the other.
+    leaves_parameters_unused = True
 
     def refuse_unsupported(self, configuration_manager, fold):
         name = type(self).__name__
@@ -139,11 +140,6 @@ class PretextTrainer(ConfiguredTrainer):
         super().initialize()
         self.tasks = self.build_tasks(self.configuration_manager, self.num_input_channels)
         curves.register(self.logger, self._curve_keys())
-        if self.is_ddp:
-            # Alternating updates leave the decoder out of one pass and the heads out of the other.
-            self.network = DistributedDataParallel(
-                self.network.module, device_ids=[self.local_rank], find_unused_parameters=True
-            )
 
     def configure_optimizers(self):
         optimizer, scheduler = super().configure_optimizers()

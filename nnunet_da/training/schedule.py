@@ -5,6 +5,7 @@ from typing import Literal
 
 from nnunet_da.settings import require
 from nnunet_da.training.augmentation import AugmentationSettings
+from nnunet_da.training.plateau import PlateauSettings
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class Schedule:
     initial_lr, weight_decay : float
     optimizer : 'sgd' or 'adam'
         nnU-Net's SGD (Nesterov momentum 0.99), or Adam with PyTorch's other defaults.
-    lr_schedule : 'polynomial' or 'constant'
-        nnU-Net's decay, or the initial learning rate throughout.
+    lr_schedule : 'polynomial', 'constant' or 'plateau'
+        nnU-Net's decay, the initial learning rate throughout, or one that falls where the validation loss no longer
+        does, pretext losses included.
+    plateau : PlateauSettings
     loss : 'dice_ce' or 'dice'
         nnU-Net's sum of Dice and cross-entropy, or its Dice alone.
     deep_supervision : bool
@@ -43,7 +46,8 @@ class Schedule:
     initial_lr: float = 1e-2
     weight_decay: float = 3e-5
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr_schedule: Literal["polynomial", "constant"] = "polynomial"
+    lr_schedule: Literal["polynomial", "constant", "plateau"] = "polynomial"
+    plateau: PlateauSettings = field(default_factory=PlateauSettings)
     loss: Literal["dice_ce", "dice"] = "dice_ce"
     deep_supervision: bool = True
     best_epoch: Literal["pseudo_dice", "loss"] = "pseudo_dice"

@@ -1,13 +1,10 @@
 import math
-import os
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import distributed as dist
-from torch import multiprocessing, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from nnunet_da.multidomain.contrastive import contrastive_loss
 
@@ -105,36 +102,3 @@ def test_a_domain_with_one_sample_is_refused():
         contrastive_loss(torch.randn(5, 4), [0, 1, 2, 0, 1])
     with pytest.raises(ValueError, match="5 embeddings, but 4 domains"):
         contrastive_loss(torch.randn(5, 4), [0, 1, 0, 1])
-
-
-def encoder():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
-
-
-def images(rank):
-    return torch.randn(2, 3, generator=torch.Generator().manual_seed(rank))
-
-
-def run_process(rank, n_processes, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n_processes)
-    model = DistributedDataParallel(encoder())
-    # One sample of each domain here, two over both processes.
-    loss = contrastive_loss(model(images(rank)), [0, 1])
-    loss.backward()
-    gradients = [parameter.grad for parameter in model.parameters()]
-    torch.save((loss.detach(), gradients), os.path.join(folder, f"{rank}.pt"))
-    dist.destroy_process_group()
-
-
-def test_over_processes_it_is_the_loss_of_all_samples(tmp_path):
-    multiprocessing.spawn(run_process, args=(2, str(tmp_path)), nprocs=2)
-    model = encoder()
-    loss = contrastive_loss(model(torch.cat([images(0), images(1)])), [0, 1, 0, 1])
-    loss.backward()
-    for rank in range(2):
-        found, gradients = torch.load(tmp_path / f"{rank}.pt")
-        assert torch.allclose(found, loss, atol=1e-6)
-        for gradient, parameter in zip(gradients, model.parameters(), strict=True):
-            assert torch.allclose(gradient, parameter.grad, atol=1e-6)

@@ -64,7 +64,7 @@ def test_weights_without_heads_are_the_unets():
     network, both = dual()
     weights = without_heads(both.state_dict())
     assert set(weights) == set(network.state_dict())
-    assert set(both.state_dict()) - set(weights) == {f"pretext_heads.{k}" for k in both.pretext_heads.state_dict()}
+    assert set(both.state_dict()) - set(weights) == {f"pretext.seg_layers.{k}" for k in both.pretext_heads.state_dict()}
     unet().load_state_dict(weights, strict=True)
 
 

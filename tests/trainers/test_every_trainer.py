@@ -1,7 +1,6 @@
 """Every trainer of the package trains, resumes, predicts, exports and pickles, through nnU-Net's own entry points."""
 
 import pickle
-import pkgutil
 from pathlib import Path
 
 import nibabel
@@ -11,14 +10,15 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, run_training
 
-import nnunet_da.trainers
 from nnunet_da.errors import UserError
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.configurations import all_trainers
 from nnunet_da.training.export import export
 from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
+from nnunet_da.training.ssl_trainer import Pretrainer
 
-TRAINERS = sorted(module.name for module in pkgutil.iter_modules(nnunet_da.trainers.__path__))
+# Those that pretrain alone do not segment: test_ssl_trainer.py.
+TRAINERS = [name for name, trainer in all_trainers().items() if not issubclass(trainer, Pretrainer)]
 CPU = torch.device("cpu")
 
 

@@ -46,7 +46,7 @@ def started(spine):
 
 def part(name):
     """The part of the network that a parameter of this name belongs to."""
-    if name.startswith("pretext_heads."):
+    if name.startswith("pretext."):
         return "heads"
     return "encoder" if name.startswith(("encoder.", "decoder.encoder.")) else "decoder"
 
