@@ -175,7 +175,7 @@ def _needs_plugin(plans, configuration):
 
 
 def _check_stock(path, trainer, weights, plans, dataset_json, configuration, allow_plugin):
-    """Raises UserError unless the network of this plan is nnU-Net's own, or an allowed one of ours, for these weights."""
+    """Raises UserError unless the plan's network is nnU-Net's own, or an allowed one of ours, and takes the weights."""
     manager = PlansManager(plans)
     configuration_manager = manager.get_configuration(configuration)
     refusal = f"{path}: the network of {trainer.__name__} is not nnU-Net's own, so it cannot be exported"
