@@ -72,7 +72,7 @@ def export(model_folder, output, folds=None, checkpoint="checkpoint_final.pth", 
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
     configuration = model_folder.name.split("__")[-1]
-    plans = _stock_plans(plans, configuration)
+    plans = stock_plans(plans, configuration)
     dataset_json = {key: dataset_json[key] for key in DATASET_ENTRIES if key in dataset_json}
     converted = (
         (fold, _stock_checkpoints(path, fold, plans, dataset_json, configuration, allow_plugin))
@@ -114,7 +114,7 @@ def _folds(model_folder, checkpoint):
     return sorted(path.parent.name.removeprefix("fold_") for path in model_folder.glob(f"fold_*/{checkpoint}"))
 
 
-def _stock_plans(plans, configuration):
+def stock_plans(plans, configuration):
     """The plans with the one configuration (and the earlier stage it builds on), written out, without our settings."""
     manager = PlansManager(plans)
     kept = {}
@@ -149,7 +149,7 @@ def _stock_checkpoints(path, fold, plans, dataset_json, configuration, allow_plu
     stock = {}
     for suffix, (of_model, weights) in models.items():
         name = plans["plans_name"] + suffix
-        of_model = {**_stock_plans(of_model, configuration), "plans_name": name}
+        of_model = {**stock_plans(of_model, configuration), "plans_name": name}
         _check_stock(path, trainer, weights, of_model, dataset_json, configuration, allow_plugin)
         if _needs_plugin(of_model, configuration):
             of_model[NEEDS] = PLUGIN

@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file
 from nnunet_da.training.checkpoints import read_checkpoint
-from nnunet_da.training.export import DATASET_ENTRIES, _stock_plans
+from nnunet_da.training.export import DATASET_ENTRIES, stock_plans
 
 # nnU-Net's loader passes over weights whose name holds this; all others must be in the file, and are taken over.
 NOT_TRANSFERRED = ".seg_layers."
@@ -115,7 +115,7 @@ def write_pretrained_weights(path, weights, trainer, plans, configuration, datas
         "network_weights": weights,
         "trainer_name": trainer,
         "init_args": {
-            "plans": _stock_plans(plans, configuration),
+            "plans": stock_plans(plans, configuration),
             "configuration": configuration,
             "dataset_json": {key: dataset_json[key] for key in DATASET_ENTRIES if key in dataset_json},
         },

@@ -124,10 +124,10 @@ def test_a_run_predicts_the_scans_of_its_fold_with_the_model_of_their_domain(com
 def test_nnunet_is_given_the_splits_without_their_test_cases(commands, tmp_path):
     run_study([task()], MODELS[:1], tmp_path, tmp_path / "work")
     folder = tmp_path / "work" / "Tiny"
-    splits = json.loads((folder / "nnUNet_preprocessed/Dataset601_Tiny/splits_final.json").read_text())
+    splits = json.loads((folder / "nnUNet_preprocessed/Dataset601_Tiny/splits_final.json").read_text(encoding="utf-8"))
     assert len(splits) == 4
     assert splits[0] == {"train": ["a2", "a3", "b2"], "val": ["a1", "b1"]}
-    assert json.loads((folder / "splits.json").read_text())[0]["test"] == ["a0", "b0"]
+    assert json.loads((folder / "splits.json").read_text(encoding="utf-8"))[0]["test"] == ["a0", "b0"]
 
 
 def test_the_tables_join_the_folds(commands, tmp_path):

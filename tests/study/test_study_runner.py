@@ -74,7 +74,7 @@ def test_models_of_one_domain_and_models_per_domain(tmp_path):
     results = pandas.read_csv(tmp_path / "work" / "results.csv")
     expected = [("Base", first), *(("DSL", scanner) for scanner in SCANNERS)]
     assert sorted(zip(results["model"], results["domain"], strict=True)) == sorted(expected)
-    assert "Base − DSL" in (tmp_path / "work" / "differences.md").read_text()
+    assert "Base − DSL" in (tmp_path / "work" / "differences.md").read_text(encoding="utf-8")
     plans = (tmp_path / "work/Tiny/runs/DSL_s1/logs").glob("*nnUNetv2_predict*")
     assert len(list(plans)) == 2
 

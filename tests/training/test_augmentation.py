@@ -110,9 +110,82 @@ def test_translation_moves_image_and_labels_by_up_to_a_share_of_the_patch(patch_
     assert {column for _, column in seen} == set(range(11))
 
 
+def in_plane_positions(size):
+    """An image whose two channels are the row and the column, and as a label map the row."""
+    rows, columns = torch.meshgrid(*(torch.arange(length).float() for length in size[-2:]), indexing="ij")
+    image = torch.stack([rows, columns]).reshape(2, *[1] * (len(size) - 2), *size[-2:]).expand(2, *size).clone()
+    return image, image[:1].to(torch.int16)
+
+
+@pytest.mark.parametrize("patch_size", [(16, 20), (3, 16, 20)])
+def test_a_crop_shows_a_part_of_the_patch_enlarged(patch_size):
+    settings = AugmentationSettings(scheme="simple", flips=(), rotation=0, crop=0.5, brightness=0)
+    assert settings.size_to_read(patch_size) == list(patch_size)
+    augment = ComposeTransforms(simple_transforms(settings, patch_size))
+    image, labels = in_plane_positions(patch_size)
+    edges = []
+    for _ in range(60):
+        result = augment(image=image.clone(), segmentation=labels.clone())
+        assert result["image"].shape == (2, *patch_size)
+        assert (result["segmentation"] - result["image"][:1]).abs().max() <= 0.5 + 1e-3
+        rows, columns = (channel.reshape(-1, *patch_size[-2:])[0] for channel in result["image"])
+        # Both axes are enlarged alike, around the centre of the patch.
+        step = float(rows[1:].sub(rows[:-1]).median())
+        assert step == pytest.approx(float(columns[:, 1:].sub(columns[:, :-1]).median()), abs=1e-3)
+        assert float(rows.mean()) == pytest.approx(7.5, abs=0.1)
+        edges.append(step)
+    assert 0.5 <= min(edges) < 0.6
+    assert 0.9 < max(edges) <= 1
+
+
+@pytest.mark.parametrize("patch_size", [(40, 50), (3, 40, 50)])
+def test_an_elastic_deformation_moves_no_point_by_more_than_its_share(patch_size):
+    settings = AugmentationSettings(scheme="simple", flips=(), rotation=0, elastic=0.1, brightness=0)
+    read = settings.size_to_read(patch_size)
+    assert read == [*patch_size[:-2], 48, 58]
+    augment = ComposeTransforms(simple_transforms(settings, patch_size))
+    image, labels = in_plane_positions(read)
+    untouched = in_plane_positions(patch_size)[0] + 4
+    largest = []
+    for _ in range(20):
+        result = augment(image=image.clone(), segmentation=labels.clone())
+        moved = (result["image"] - untouched).abs()
+        assert moved.max() <= 4 + 1e-3
+        assert (result["segmentation"] - result["image"][:1]).abs().max() <= 0.5 + 1e-3
+        assert result["segmentation"].min() >= 0
+        if len(patch_size) == 3:
+            # A deformation in plane is that of all slices.
+            assert torch.equal(result["image"][:, 0], result["image"][:, 2])
+        # Smooth: neighbours move alike.
+        assert moved.diff(dim=-1).abs().max() < 1.5
+        largest.append(float(moved.max()))
+    assert min(largest) < 1
+    assert max(largest) > 3
+
+
+def test_translation_crop_and_deformation_fill_the_patch():
+    settings = AugmentationSettings(
+        scheme="simple", flips=(), rotation=30, translation=0.1, crop=0.2, elastic=0.05, brightness=0
+    )
+    read = settings.size_to_read((32, 40))
+    assert read == [a + b for a, b in zip(size_to_read((32, 40), 30), (2 * 3 + 6, 2 * 4 + 6), strict=True)]
+    augment = ComposeTransforms(simple_transforms(settings, (32, 40)))
+    image = torch.ones(1, *read)
+    for _ in range(40):
+        result = augment(image=image.clone(), segmentation=image.to(torch.int16))
+        assert result["image"].min() > 0.99
+        assert (result["segmentation"] == 1).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rotation": 200.0}, "0 to 180"), ({"brightness": -1.0}, "negative"), ({"translation": 1.5}, "from 0 to 1")],
+    [
+        ({"rotation": 200.0}, "0 to 180"),
+        ({"brightness": -1.0}, "negative"),
+        ({"translation": 1.5}, "from 0 to 1"),
+        ({"crop": 1.0}, "from 0 to below 1"),
+        ({"elastic": 0.6}, "from 0 to 0.5"),
+    ],
 )
 def test_bad_values_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
