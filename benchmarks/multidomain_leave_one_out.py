@@ -3,8 +3,8 @@
     python benchmarks/multidomain_leave_one_out.py ../shared/data WORK --folds 0 1 2
 
 All scans of vb1, vb2 and vb3, in 2D, as `nnunet_da.splits.leave_one_out` splits them; each is tested once. As many
-folds as vb3 has subjects (23) and three models make 69 trainings of the length of those of multidomain_spine.py: some
-six hours on two CPU cores (about five minutes each). `--folds` does some of them, fold by fold, and `--collect` joins what is done.
+folds as vb3 has subjects (23) and three models make 69 runs of the length of those of multidomain_spine.py, some five
+minutes each: six hours on two CPU cores. `--folds` does some of them, and `--collect` joins what is done.
 """
 
 from dataclasses import replace
