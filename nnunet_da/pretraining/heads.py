@@ -3,6 +3,7 @@
 Both have one hidden layer of the width of what they take, with ReLU, and no norm: g(h) = W₂ max(W₁ h, 0) as in SimCLR.
 """
 
+import torch
 from torch import nn
 
 
@@ -12,17 +13,18 @@ def projection(in_features, n_features):
 
 
 class GlobalHead(nn.Module):
-    """An embedding of an image from the bottleneck of the encoder, averaged over space (SimCLR).
+    """An embedding of an image from the bottleneck of the encoder, pooled over space: 'mean' (SimCLR) or 'max'.
 
     `forward` takes (batch, in_features, *space) and gives (batch, n_features).
     """
 
-    def __init__(self, in_features, n_features):
+    def __init__(self, in_features, n_features, pooling="mean"):
         super().__init__()
         self.project = projection(in_features, n_features)
+        self.pool = {"mean": torch.mean, "max": torch.amax}[pooling]
 
     def forward(self, features):
-        return self.project(features.flatten(start_dim=2).mean(dim=2))
+        return self.project(self.pool(features.flatten(start_dim=2), dim=2))
 
 
 class LocalHead(nn.Module):

@@ -70,12 +70,12 @@ class ContrastiveNetwork(PretrainingNetwork):
     positions=…)`` gives those of points, (batch, n, n_features); `positions` as in `views`, (batch, n, axes).
     """
 
-    def __init__(self, unet, n_features, frozen_encoder=True):
+    def __init__(self, unet, n_features, frozen_encoder=True, pooling="mean"):
         channels = unet.decoder.seg_layers[-1].in_channels
         super().__init__(unet, nn.Identity())
         self.frozen_encoder = frozen_encoder
         heads = {
-            "global": GlobalHead(self.encoder.output_channels[-1], n_features),
+            "global": GlobalHead(self.encoder.output_channels[-1], n_features, pooling),
             "local": LocalHead(channels, n_features),
         }
         self.projection = nn.ModuleDict({"seg_layers": nn.ModuleDict(heads)})

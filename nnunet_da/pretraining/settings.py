@@ -71,6 +71,9 @@ class ContrastSettings:
         What becomes of the encoder in the second stage (Chaitanya et al.: frozen).
     tau : float
         Temperature τ (the paper: 0.1).
+    pooling : 'mean' or 'max'
+        How the bottleneck becomes one vector for the global head (SimCLR: mean). After InstanceNorm every channel has
+        the same mean but for the nonlinearity, and its maximum tells images apart sooner.
     n_features : int
         Length of what the projection heads give (SimCLR and Chaitanya et al.: 128).
     regions : int
@@ -87,6 +90,7 @@ class ContrastSettings:
     global_share: float = 0.5
     encoder: Literal["frozen", "trained"] = "frozen"
     tau: float = 0.1
+    pooling: Literal["mean", "max"] = "mean"
     n_features: int = 128
     regions: int = 13
     region_size: int = 3

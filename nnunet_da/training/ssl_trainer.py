@@ -284,7 +284,8 @@ class ContrastivePretrainer(Pretrainer):
 
     @staticmethod
     def pretraining_network(unet, n_channels, settings):
-        return ContrastiveNetwork(unet, settings.contrast.n_features, settings.contrast.encoder == "frozen")
+        chosen = settings.contrast
+        return ContrastiveNetwork(unet, chosen.n_features, chosen.encoder == "frozen", chosen.pooling)
 
     @property
     def first_local_epoch(self):

@@ -71,6 +71,13 @@ def test_points_are_embedded_as_a_map_of_1x1_convolutions_would_be():
     assert torch.allclose(found, whole[:, :, rows, columns].transpose(1, 2), atol=1e-5)
 
 
+@pytest.mark.parametrize(("pooling", "pool"), [("mean", torch.mean), ("max", torch.amax)])
+def test_images_are_embedded_by_their_pooled_bottleneck(pooling, pool):
+    network = ContrastiveNetwork(plain(), 6, pooling=pooling)
+    pooled = pool(network.encoder(images(2))[-1], dim=(2, 3))
+    assert torch.allclose(network(images(2), "embed"), network.heads["global"].project(pooled), atol=1e-6)
+
+
 def parts_with_gradient(network, output):
     network.zero_grad(set_to_none=True)
     output.square().sum().backward()
