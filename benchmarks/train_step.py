@@ -68,20 +68,33 @@ PLANS_2D = {
     "cpu": {"patch_size": "160,160", "batch_size": 6, "features_per_stage": "16,32,64,128,128"},
     "cuda": {"patch_size": "256,256", "batch_size": 24, "features_per_stage": "32,64,128,256,512,512"},
 }
+PLANS = {
+    "cpu": {
+        "2d": PLANS_2D["cpu"],
+        "3d_fullres": {"patch_size": "16,64,64", "batch_size": 2, "features_per_stage": "16,32,64,64"},
+    },
+    "cuda": {
+        "2d": PLANS_2D["cuda"],
+        "3d_fullres": {"patch_size": "32,160,160", "batch_size": 2, "features_per_stage": "32,64,128,256,320"},
+    },
+}
 FAMILIES = {
     "pretext": Family(
         labelled=SCANNERS[:1],
         trainers=("nnUNetTrainerUNet", "nnUNetTrainerIntensityDA", "nnUNetTrainerIntensityDA:pretext.update=joint"),
-        plans={
-            "cpu": {
-                "2d": PLANS_2D["cpu"],
-                "3d_fullres": {"patch_size": "16,64,64", "batch_size": 2, "features_per_stage": "16,32,64,64"},
-            },
-            "cuda": {
-                "2d": PLANS_2D["cuda"],
-                "3d_fullres": {"patch_size": "32,160,160", "batch_size": 2, "features_per_stage": "32,64,128,256,320"},
-            },
-        },
+        plans=PLANS,
+    ),
+    # The stages of the contrast by themselves, since they train different parts.
+    "pretraining": Family(
+        labelled=SCANNERS[:1],
+        trainers=(
+            "nnUNetTrainerSSLRegression",
+            "nnUNetTrainerSSLContrastive:pretraining.contrast.stages=global",
+            "nnUNetTrainerSSLContrastive:pretraining.contrast.stages=local",
+            "nnUNetTrainerSSLContrastive:pretraining.contrast.stages=local:pretraining.contrast.encoder=trained",
+            "nnUNetTrainerSSLFinetune",
+        ),
+        plans=PLANS,
     ),
     # Batches hold two samples of each domain at least, as the contrastive loss needs, so that no trainer raises them.
     "multidomain": Family(
@@ -187,13 +200,14 @@ def family_of(name):
     """The family of the trainer `name` (``CLASS[:KEY=VALUE…]``), or None. Raises UserError for unknown settings."""
     from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
     from nnunet_da.training.pretext_trainer import PretextTrainer
+    from nnunet_da.training.ssl_trainer import Pretrainer
 
     trainer, block = trainer_class(name), settings.parse_assignments(name.split(":")[1:])
     if hasattr(trainer, "settings_class"):
         settings.build(trainer.settings_class, block)
     elif block:
         raise UserError(f"--trainers {name}: {trainer.__name__} has no settings")
-    parents = {"pretext": PretextTrainer, "multidomain": MultiDomainTrainer}
+    parents = {"pretext": PretextTrainer, "multidomain": MultiDomainTrainer, "pretraining": Pretrainer}
     return next((family for family, parent in parents.items() if issubclass(trainer, parent)), None)
 
 
@@ -259,10 +273,11 @@ def time_trainers(configuration, names, arguments):
     pretext_loaders = {
         name: trainer.dataloader_pretext for name, trainer in trainers.items() if hasattr(trainer, "dataloader_pretext")
     }
+    # All that segment load the same, which is timed once.
+    own_loaders = {name: trainer.dataloader_train for name, trainer in trainers.items() if is_pretrainer(trainer)}
+    loaders = {STOCK: stock.dataloader_train, **pretext_loaders, **own_loaders}
     loading = time_in_turn(
-        {name: loader.__next__ for name, loader in {STOCK: stock.dataloader_train, **pretext_loaders}.items()},
-        n_warmup=2,
-        n_rounds=arguments.batches,
+        {name: loader.__next__ for name, loader in loaders.items()}, n_warmup=2, n_rounds=arguments.batches
     )
     # What a batch costs depends on the augmentations it draws, so that the mean says what an epoch takes.
     loading = {name: seconds.mean() for name, seconds in loading.items()}
@@ -275,6 +290,7 @@ def time_trainers(configuration, names, arguments):
         predicted = multiply_adds[name] / multiply_adds[STOCK]
         agreement = np.median(ratios) / predicted
         pretext = loading[name] if name in pretext_loaders else 0.0
+        own = loading[name] if name in own_loaders else loading[STOCK]
         rows[name] = {
             **describe(trainers[name]),
             "step_ms": 1e3 * np.median(seconds[name]),
@@ -283,11 +299,16 @@ def time_trainers(configuration, names, arguments):
             "predicted_ratio": predicted,
             "measured_over_predicted": agreement,
             "within_tolerance": bool(abs(agreement - 1) <= TOLERANCE),
-            "loading_segmentation_ms": 1e3 * loading[STOCK],
+            "loading_own_ms": 1e3 * own,
             "loading_pretext_ms": 1e3 * pretext,
-            "loading_ratio": 1 + pretext / loading[STOCK],
+            "loading_ratio": (own + pretext) / loading[STOCK],
         }
     return rows
+
+
+def is_pretrainer(trainer):
+    """Whether it has a loss of its own on images without labels, as the family `pretraining`."""
+    return hasattr(trainer, "pretraining_loss")
 
 
 def check_batches(trainers):
@@ -304,7 +325,7 @@ def describe(trainer):
     while hasattr(loss, "loss"):
         loss = loss.loss
     norm = trainer.configuration_manager.network_arch_init_kwargs["norm_op"]
-    return {"samples": trainer.batch_size, "norm": norm.rpartition(".")[2], "loss": type(loss).__name__}
+    return {"samples": trainer.batch_size, "norm": norm.rpartition(".")[2], "loss": "own" if is_pretrainer(trainer) else type(loss).__name__}
 
 
 def trainer_class(name):
@@ -398,8 +419,8 @@ def interval_of_median(values, n_draws=10_000):
 def count_multiply_adds(trainer):
     """Multiply–adds of the convolutions and matrix products of the network in one step, forward and backward.
 
-    Of segmentation and, where the trainer has one, of the pretext pass. Losses, updates and transformations have none,
-    or next to none.
+    Of segmentation and, where the trainer has one, of the pretext pass; or of pretraining. Losses, updates and
+    transformations have none, or next to none.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -408,7 +429,13 @@ def count_multiply_adds(trainer):
     network = unwrap(trainer.network)
     (batch,) = preload(trainer.dataloader_train, trainer.device, 1)
     with FlopCounterMode(display=False) as counter:
-        outputs = [*network(batch["data"])]
+        if is_pretrainer(trainer):
+            # As it is without compilation, which the counter cannot look into.
+            compiled, trainer.network = trainer.network, network
+            outputs = [trainer.pretraining_loss(batch["data"])[0]]
+            trainer.network = compiled
+        else:
+            outputs = [*network(batch["data"])]
         if hasattr(trainer, "dataloader_pretext"):
             (batch,) = preload(trainer.dataloader_pretext, trainer.device, 1)
             outputs += network(None, dict.fromkeys(network.pretext_heads, batch["data"]))[1].values()
@@ -447,7 +474,7 @@ def table(rows):
     """Markdown."""
     columns = ["family", "configuration", "trainer", "samples", "norm, loss", "step (ms)", "step ratio [95 %]", "limit"]
     columns += ["predicted", "measured / predicted", f"within {TOLERANCE:.0%}"]
-    columns += ["loading (ms), segmentation + pretext", "loading ratio", "peak memory (MB)", "memory ratio"]
+    columns += ["loading (ms), own + pretext", "loading ratio", "peak memory (MB)", "memory ratio"]
     lines = [columns, ["---"] * len(columns)]
     for row in rows:
         low, high = row["step_ratio_interval"]
@@ -464,7 +491,7 @@ def table(rows):
                 f"{row['predicted_ratio']:.3f}",
                 f"{row['measured_over_predicted']:.3f}",
                 yes_or_no(row["within_tolerance"]),
-                f"{row['loading_segmentation_ms']:.0f} + {row['loading_pretext_ms']:.0f}",
+                f"{row['loading_own_ms']:.0f} + {row['loading_pretext_ms']:.0f}",
                 f"{row['loading_ratio']:.2f}",
                 f"{row['memory_mb']:.0f}",
                 f"{row['memory_ratio']:.2f}",
