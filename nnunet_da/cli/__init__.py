@@ -63,6 +63,11 @@ def main(argv=None):
 
 
 def entry():
-    """The console script: `main`, with SIGTERM (a scheduler's, say) taken as an interrupt, so that blocks clean up."""
+    """The console script: `main`, with SIGTERM (a scheduler's, say) taken as an interrupt, so that blocks clean up.
+
+    What the terminal's encoding cannot show is shown as "?", instead of ending the work.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
     return main()

@@ -1,4 +1,5 @@
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -175,3 +176,21 @@ sys.exit(cli.entry())
     child.terminate()
     assert child.communicate() == ("cleaned up\n", "nnunet-da doctor: interrupted\n")
     assert child.returncode == 130
+
+
+def test_what_the_terminal_cannot_show_ends_nothing():
+    """As where the locale is neither UTF-8 nor C."""
+    code = """
+import contextlib, sys
+from nnunet_da.cli import entry
+with contextlib.suppress(SystemExit):
+    entry()
+print("0.91 ± 0.02")
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", code, "--version"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        encoding="ascii",
+    )
+    assert (child.returncode, child.stdout.splitlines()[-1]) == (0, "0.91 ? 0.02"), child.stderr
