@@ -78,7 +78,7 @@ class Workplace:
             tqdm(total=total, leave=False, bar_format=_bar(total), disable=not self.show) as bar,
         ):
             process = subprocess.Popen(
-                [_script(command[0]), *command[1:]],
+                [find_command(command[0]), *command[1:]],
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -130,7 +130,7 @@ def _tick(bar, ended):
         bar.refresh()
 
 
-def _script(name):
+def find_command(name):
     """The command `name` of the environment that runs us, whether or not it is on the path."""
     folder = sysconfig.get_path("scripts")
     path = shutil.which(

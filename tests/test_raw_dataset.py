@@ -113,7 +113,7 @@ def test_a_link_that_the_disk_refuses_is_a_copy(nnunet_folders, scans_of, monkey
     assert (folder / "imagesTr/a1_0000.nii.gz").read_bytes() == cases[0].images[0].read_bytes()
 
 
-def test_nnunet_accepts_scans_of_all_orientations_and_formats(nnunet_folders, scans_of, tmp_path, capsys):
+def test_nnunet_accepts_scans_of_all_orientations_and_formats(nnunet_folders, scans_of, tmp_path, verify_dataset):
     cases = scans_of("a1", "b1", "u1", channels=2) + scans_of("a2", "b2", channels=2, ending=".nii")
     image = sitk.GetImageFromArray(np.random.default_rng(5).normal(size=(9, 8, 7)).astype(np.float32))
     image.SetSpacing((1.1, 2.2, 3.3))
@@ -123,10 +123,7 @@ def test_nnunet_accepts_scans_of_all_orientations_and_formats(nnunet_folders, sc
     sitk.WriteImage(image * 2, str(paths[1]))
     folder = write([*cases, Case("m1", "m", None, paths, None)], channel_names=["in", "opp"])
 
-    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
-
-    verify_dataset_integrity(str(folder), num_processes=1)
-    out = capsys.readouterr().out
+    out = verify_dataset(folder)
     assert "verify_dataset_integrity Done" in out
     assert "mismatch" not in out
     assert "WARNING" not in out
@@ -390,7 +387,7 @@ def test_a_plain_dataset_gets_domains(nnunet_folders, scans_of, capsys):
     assert np.unique(voxels_of(folder / "labelsTr/u1.nii.gz")).tolist() == [2]
 
 
-def test_a_plain_dataset_of_uncompressed_files_keeps_its_ending(nnunet_folders, scans_of):
+def test_a_plain_dataset_of_uncompressed_files_keeps_its_ending(nnunet_folders, scans_of, verify_dataset):
     folder = write(scans_of("a1"))
     for path in [*folder.glob("*/*.nii.gz")]:
         nibabel.save(nibabel.load(path), path.with_suffix(""))
@@ -400,9 +397,7 @@ def test_a_plain_dataset_of_uncompressed_files_keeps_its_ending(nnunet_folders, 
     assert sorted(path.name for path in folder.glob("*/*")) == sorted(
         ["a1_0000.nii", "a1.nii", "b1_0000.nii", "b1.nii", "u1_0000.nii", "u1.nii"]
     )
-    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
-
-    verify_dataset_integrity(str(folder), num_processes=1)
+    verify_dataset(folder)
 
 
 def test_a_plain_dataset_with_regions_keeps_their_order(nnunet_folders, scans_of):

@@ -9,9 +9,9 @@ from nnunet_da.workplace import Workplace
 def test_a_failing_command_names_its_log(tmp_path):
     place = Workplace(tmp_path, "cpu")
     with pytest.raises(
-        UserError, match=r"nnunet-da failed with exit code 1 \(log: .*00_nnunet-da.log\): .*no such dataset"
+        UserError, match=r"nnunet-da failed with exit code 1 \(log: .*00_nnunet-da.log\): .*absent.csv: no such file"
     ):
-        place.run("nnunet-da", "configure", "-d", "77", "-c", "2d", "--as", "mine")
+        place.run("nnunet-da", "convert", "manifest", "absent.csv", "-d", "77")
 
 
 def test_a_step_is_done_once_and_only_marked_when_it_ended(tmp_path):

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -63,6 +64,17 @@ class AugmentationSettings:
     def size_to_read(self, patch_size):
         """Voxels (list) that must be read for a patch of `patch_size` to be full after `simple_transforms`."""
         return size_to_read(patch_size, self.rotation, self.translation, self.elastic)
+
+
+def blur_untimed(transforms):
+    """Makes nnU-Net's training transforms (ComposeTransforms) blur by convolution, in place.
+
+    Theirs times convolution and FFT once in each process and takes the faster; the two round differently, so that what
+    a seed gives would depend on how busy the machine is.
+    """
+    for step in transforms.transforms:
+        if isinstance(blur := getattr(step, "transform", None), GaussianBlurTransform):
+            blur.benchmark = False
 
 
 def simple_transforms(settings, patch_size):

@@ -1,12 +1,8 @@
 """Every how-to of docs/public_datasets.md, run as it stands there on small phantoms, then planned by nnU-Net."""
 
-import contextlib
-import io
 import re
 import shlex
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -14,7 +10,6 @@ import pytest
 
 from nnunet_da.cli import main
 from nnunet_da.dataset_conversion import converters
-from nnunet_da.phantom.anatomy import BodyPart
 from nnunet_da.phantom.public import RELEASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,11 +52,12 @@ def small(words):
 
 
 @pytest.mark.parametrize("commands", list(blocks()), ids=lambda commands: commands[-1][2])
-def test_a_how_to_works_and_gives_a_dataset_that_nnunet_takes(commands, nnunet_folders, tmp_path, monkeypatch, planned):
+def test_a_how_to_works_and_gives_a_dataset_that_nnunet_takes(
+    commands, nnunet_folders, tmp_path, monkeypatch, planned, draw_coarsely
+):
     monkeypatch.chdir(tmp_path)
-    for body in BodyPart.__subclasses__():
-        # Names and structures are what matters here: few samples per voxel.
-        monkeypatch.setattr(body, "WIDEST", 8.0)
+    # Names and structures are what matters here.
+    draw_coarsely(monkeypatch, 8.0)
     for words in commands:
         if words[1] == "phantom":
             assert main(small(words)[1:]) == 0, words
@@ -79,24 +75,12 @@ def test_the_how_tos_are_of_every_dataset():
 
 
 @pytest.fixture
-def planned(monkeypatch, nnunet_folders):
-    """``planned(folder)``: nnU-Net verifies, plans and preprocesses a raw dataset, in this process, uncomplaining."""
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
-    from nnunetv2.experiment_planning import verify_dataset_integrity as verify
-    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
-    from nnunetv2.preprocessing.preprocessors import default_preprocessor
-
-    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
-    for module in (verify, fingerprint_extractor, default_preprocessor):
-        monkeypatch.setattr(module, "multiprocessing", threads)
+def planned(nnunet_folders, run_command):
+    """``planned(folder)``: nnU-Net verifies, plans and preprocesses a raw dataset, uncomplaining."""
 
     def plan(folder):
-        number = int(folder.name[7:10])
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            api.extract_fingerprints([number], num_processes=1, check_dataset_integrity=True)
-            api.plan_experiments([number])
-            api.preprocess([number], configurations=("2d",), num_processes=(1,))
-        assert not re.search("Error|WARNING", printed.getvalue())
+        words = ("nnUNetv2_plan_and_preprocess", "-d", folder.name[7:10], "-c", "2d", "--verify_dataset_integrity")
+        assert not re.search("Error|WARNING", run_command(*words))
         cases = {path.name.split(".")[0] for path in (folder / "labelsTr").iterdir()}
         preprocessed = nnunet_folders.preprocessed / folder.name / "nnUNetPlans_2d"
         assert {path.name.split(".")[0] for path in preprocessed.glob("*.pkl")} == cases

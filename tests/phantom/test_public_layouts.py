@@ -18,10 +18,6 @@ from nnunet_da.dataset_conversion.manifest import read_table
 from nnunet_da.errors import UserError
 from nnunet_da.phantom import public
 from nnunet_da.phantom.abdomen import Abdomen
-from nnunet_da.phantom.ankle import Ankle
-from nnunet_da.phantom.head import Head
-from nnunet_da.phantom.knee import Knee
-from nnunet_da.phantom.prostate import Prostate
 from nnunet_da.phantom.public import RELEASES, find_release, write_release
 from nnunet_da.phantom.public.abdomen import GREYS, T1DUAL
 from nnunet_da.phantom.public.head import koos_grade
@@ -29,7 +25,6 @@ from nnunet_da.phantom.public.release import Case, scaled, voxels
 from nnunet_da.phantom.public.spine import alkhalil_patient
 from nnunet_da.phantom.scanner import Scanner
 from nnunet_da.phantom.sequences import SpinEcho
-from nnunet_da.phantom.shoulder import Shoulder
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUTS = Path(os.environ.get("NNUNET_DA_REAL_DATA", ROOT / "../shared/data")).parent / "layouts"
@@ -43,11 +38,10 @@ def size_of(name):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _coarse_drawing():
+def _coarse_drawing(draw_coarsely):
     """Few samples per voxel: these tests look at files, not at shapes."""
     with pytest.MonkeyPatch.context() as patch:
-        for body in (Abdomen, Ankle, Head, Knee, Prostate, Shoulder):
-            patch.setattr(body, "WIDEST", 5.0)
+        draw_coarsely(patch, 5.0)
         yield
 
 

@@ -51,7 +51,8 @@ def test_own_spacing(name):
 
 
 @pytest.mark.parametrize("name", SCANNERS)
-def test_images_and_labels_lie_on_one_grid(name):
+def test_images_and_labels_lie_on_one_grid(name, draw_coarsely, monkeypatch):
+    draw_coarsely(monkeypatch, 8.0)
     scan = take(name, size=(32, 32, 16) if name in OTHERS else (8, 64, 80))
     assert scan.images.dtype == np.int16
     assert scan.images.min() >= 0
@@ -60,7 +61,8 @@ def test_images_and_labels_lie_on_one_grid(name):
     assert (scan.anatomy.structures > 0).sum() > (5 if SCANNERS[name].body == "head" else 100)
 
 
-def test_a_seed_gives_one_scan():
+def test_a_seed_gives_one_scan(draw_coarsely, monkeypatch):
+    draw_coarsely(monkeypatch, 8.0)
     np.testing.assert_array_equal(take("dixon_3t", 3).images, take("dixon_3t", 3).images)
     assert (take("ge_t1", 3).images != take("ge_t1", 4).images).mean() > 0.5
 

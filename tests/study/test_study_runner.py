@@ -1,4 +1,4 @@
-"""The runner of studies: tiny studies through their real commands, and what it does of what was asked."""
+"""The runner of studies: tiny studies through their commands (in this process), and what it does of what was asked."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ def tiny():
     return task, models
 
 
-def test_a_study_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch):
+def test_a_study_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch, workplace_in_process):
     task, models = tiny()
     run_study([task], models[:1], tmp_path, tmp_path / "work")
     collect([task], models, tmp_path / "work")
@@ -60,7 +60,7 @@ def test_a_study_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch):
         assert len(list(csv.reader(stream))) == 1 + 6
 
 
-def test_models_of_one_domain_and_models_per_domain(tmp_path):
+def test_models_of_one_domain_and_models_per_domain(tmp_path, workplace_in_process):
     def write(data, folder):
         write_study(folder, SCANNERS, 3, 0, labelled=SCANNERS, n_test=1, size=(6, 48, 48))
 

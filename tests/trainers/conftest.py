@@ -1,6 +1,7 @@
-"""A tiny simulated dataset, converted and planned once by the real commands, that the tests of this folder share."""
+"""Tiny simulated datasets, converted, planned and preprocessed once, that the tests of this folder share."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -9,8 +10,11 @@ import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import pytest
 import torch
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from nnunetv2.utilities import find_objects
 
 from nnunet_da import cli
 from nnunet_da.phantom.study import write_study
@@ -19,6 +23,7 @@ SCANNERS = ("philips_3t", "siemens_1p5t", "ge_t1")
 SOURCE = SCANNERS[0]
 SIZE = (8, 48, 48)  # voxels along right, anterior, superior
 SCHEDULE = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=3")
+FIND_CLASS = functools.cache(find_objects.recursive_find_python_class)
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +56,31 @@ def environment(tmp_path_factory):
         # No worker processes: quicker for work this small, and the only way to equal weights.
         patch.setenv("nnUNet_n_proc_DA", "0")
         patch.setenv("nnUNet_def_n_proc", "1")
-        patch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.default_num_processes", 1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield SimpleNamespace(root=root, raw=root / "raw", preprocessed=root / "preprocessed", results=root / "results")
         torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _in_short(monkeypatch, nnunet_in_process):
+    """Spares what takes most of the time of a training this small."""
+    nnunet_in_process(monkeypatch)
+    # nnU-Net imports its trainers anew for each that it looks up: once for each name does.
+    monkeypatch.setattr(find_objects, "recursive_find_python_class", FIND_CLASS)
+    # And it draws its curves after every epoch, 30 by 54 inches: smaller, and not after the first.
+    monkeypatch.setitem(matplotlib.rcParams, "figure.dpi", 10)
+    draw = LocalLogger.plot_progress_png
+
+    def draw_from_second_epoch(logger, folder):
+        if len(logger.my_fantastic_logging["epoch_end_timestamps"]) > 1:
+            draw(logger, folder)
+
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", draw_from_second_epoch)
+
+
 @pytest.fixture(scope="session")
-def spine(environment, command, tmp_path_factory):
+def spine(environment, run_command, tmp_path_factory):
     """Dataset 501: four labelled scans of one scanner, three unlabelled ones of two others each; planned in 2D and 3D.
 
     With the configurations `tiny_2d` and `tiny_3d`, and in `test` two scans of each scanner with labels.
@@ -69,7 +90,7 @@ def spine(environment, command, tmp_path_factory):
     manifest = write_study(study, SCANNERS, counts, 0, n_test=2, size=SIZE)
     convert = ["convert", "manifest", str(manifest), "-d", "501", "--name", "Spine"]
     assert cli.main([*convert, "--labels", "disc=1", "--channels", "MR", "-np", "1"]) == 0
-    plan("501", command)
+    plan(run_command, 501, "2d", "3d_fullres")
     for base, name, patch_size in (("2d", "tiny_2d", "32,32"), ("3d_fullres", "tiny_3d", "8,32,32")):
         configure("501", base, name, f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8", *SCHEDULE)
     return SimpleNamespace(
@@ -82,12 +103,9 @@ def spine(environment, command, tmp_path_factory):
     )
 
 
-def plan(dataset, command):
-    command(
-        *("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "2d", "3d_fullres", "-npfp", 1, "-np", 1, 1),
-        "--verify_dataset_integrity",
-        nnUNet_n_proc_DA="1",
-    )
+def plan(run_command, dataset, *configurations):
+    words = ("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", *configurations, "--verify_dataset_integrity")
+    run_command(*words, nnUNet_n_proc_DA="1")
 
 
 def configure(dataset, base, name, *assignments):
@@ -96,8 +114,8 @@ def configure(dataset, base, name, *assignments):
 
 
 @pytest.fixture(scope="session")
-def regions(environment, command, tmp_path_factory):
-    """Dataset 502: four channels, regions as labels; planned in 2D and 3D, with `tiny_2d`."""
+def regions(environment, run_command, tmp_path_factory):
+    """Dataset 502: four channels, regions as labels; planned in 2D, with `tiny_2d`."""
     from nnunet_da.raw_dataset import Case, Conversion, write_dataset
 
     study = tmp_path_factory.mktemp("study") / "dixon"
@@ -114,7 +132,7 @@ def regions(environment, command, tmp_path_factory):
         cases, ["fat", "inn", "opp", "wat"], {"disc": [1, 2], "upper": [2]}, regions_class_order=[1, 2]
     )
     write_dataset(regions, 502, "Regions", n_processes=1)
-    plan("502", command)
+    plan(run_command, 502, "2d")
     configure(
         "502",
         "2d",
@@ -128,7 +146,7 @@ def regions(environment, command, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def joints(environment, command, tmp_path_factory):
+def joints(environment, run_command, tmp_path_factory):
     """Dataset 503: two domains with labels, of other structures each, and one that both have; as `spine` otherwise."""
     from nnunet_da.raw_dataset import Case, Conversion, write_dataset
 
@@ -155,7 +173,7 @@ def joints(environment, command, tmp_path_factory):
         domain_labels={scanners[0]: ("lowest", "first"), scanners[1]: ("lowest", "second")},
     )
     write_dataset(conversion, 503, "Joints", n_processes=1)
-    plan("503", command)
+    plan(run_command, 503, "2d", "3d_fullres")
     for base, name, patch_size in (("2d", "tiny_2d", "32,32"), ("3d_fullres", "tiny_3d", "8,32,32")):
         changes = (f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8")
         configure("503", base, name, *changes, f"multidomain.domain={scanners[0]}", *SCHEDULE)

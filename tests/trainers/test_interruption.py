@@ -119,8 +119,8 @@ def test_killed_training_resumes_to_equal_weights_and_predicts(spine, command, t
 
     images = spine.test / "images"
     predict = ["nnUNetv2_predict", "-d", spine.id, "-c", CONFIGURATION, "-f", 0, "-i", images]
-    settings = ["-device", "cpu", "-npp", 1, "-nps", 1]
-    command(*predict, "-tr", TRAINER, "-o", tmp_path / "ours", *settings, nnUNet_n_proc_DA="1")
+    settings = ["-device", "cpu", "-npp", 0, "-nps", 0]
+    command(*predict, "-tr", TRAINER, "-o", tmp_path / "ours", *settings)
 
     archive = tmp_path / "model.zip"
     assert cli.main(["export", "-d", spine.id, "-c", CONFIGURATION, "-tr", TRAINER, "-o", str(archive)]) == 0
@@ -138,7 +138,7 @@ def test_killed_training_resumes_to_equal_weights_and_predicts(spine, command, t
     command("nnUNetv2_install_pretrained_model_from_zip", archive, **elsewhere)
     absent = run_script("import nnunet_da", **elsewhere)
     assert "ModuleNotFoundError" in absent.stderr
-    command(*predict, "-o", tmp_path / "stock", *settings, **{**elsewhere, "nnUNet_n_proc_DA": "1"})
+    command(*predict, "-o", tmp_path / "stock", *settings, **elsewhere)
     names = [path.name for path in (tmp_path / "ours").glob("*.nii.gz")]
     assert len(names) == 6
     for name in names:
