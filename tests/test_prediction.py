@@ -341,17 +341,17 @@ def test_output_folders_that_hold_something_else(model, scans_folder, tmp_path):
     assert [path.name for path in output.iterdir()] == ["thesis.tex"]
     run(model, scans_folder, output, overwrite=True)
     assert (output / "thesis.tex").exists()
-    with pytest.raises(UserError, match=r"thesis\.tex: is no prediction of this model"):
+    with pytest.raises(UserError, match=r"thesis\.tex: is no result of this model"):
         run(model, scans_folder, output)
     (output / "thesis.tex").unlink()
 
-    with pytest.raises(UserError, match="holds predictions made with another mirroring"):
+    with pytest.raises(UserError, match="holds results made with another mirroring"):
         run(model, scans_folder, output, mirroring=False)
     model.digests["0"] = "trained again"
-    with pytest.raises(UserError, match="holds predictions made with another model"):
+    with pytest.raises(UserError, match="holds results made with another model"):
         run(model, scans_folder, output)
     (output / "prediction.json").write_text("[]")
-    with pytest.raises(UserError, match="not a record of predictions"):
+    with pytest.raises(UserError, match="not a record of results"):
         run(model, scans_folder, output)
     with pytest.raises(UserError, match="is a file"):
         run(model, scans_folder, output / "prediction.json")

@@ -15,13 +15,13 @@ def add_model(parser):
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
 
 
-def add_scans(parser):
+def add_scans(parser, *, required=True):
     """-i: a folder of scans under any names."""
     parser.add_argument(
         "-i",
         dest="scans",
         type=Path,
-        required=True,
+        required=required,
         metavar="DIR",
         help="scans: CASE.nii.gz, or CASE_0000.nii.gz, CASE_0001.nii.gz, … for several channels; "
         "also .nii, .mha, .mhd, .nrrd and a folder per DICOM series",

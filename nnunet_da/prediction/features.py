@@ -1,7 +1,6 @@
 """What trained networks make of patches of scans: their bottleneck features."""
 
 import itertools
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from nnunet_da.evaluation.embedding import global_max_pool
 from nnunet_da.files import read_json
 from nnunet_da.multidomain.network import DomainNetwork
 from nnunet_da.parallel import BAR_AFTER_SECONDS
-from nnunet_da.prediction.inputs import CheckedScan, stage
-from nnunet_da.prediction.model import Model, quietly
+from nnunet_da.prediction.inputs import CheckedScan
+from nnunet_da.prediction.model import Model
+from nnunet_da.prediction.preprocessing import preprocess
 from nnunet_da.splits import FILE_NAME as SPLITS
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.configured_trainer import unwrap
@@ -179,9 +179,4 @@ def _read(source, folder, model):
     """The preprocessed voxels of a source (channels, Z, Y, X); those of the dataset are read where they are used."""
     if source.scan is None:
         return infer_dataset_class(str(folder))(str(folder), [source.case]).load_case(source.case)[0]
-    configuration = model.configuration_manager
-    with tempfile.TemporaryDirectory(prefix="nnunet_da.embed.") as name, quietly():
-        paths = stage(source.scan, name, "scan", model.file_ending)
-        preprocessor = configuration.preprocessor_class(verbose=False)
-        manager = PlansManager(model.plans)
-        return preprocessor.run_case(list(map(str, paths)), None, manager, configuration, model.dataset_json)[0]
+    return preprocess(source.scan, model)[0]

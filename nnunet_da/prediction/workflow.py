@@ -41,7 +41,7 @@ def predict(
     """
     device = choose_device(device)
     files = list_scans(scans_folder, model.scales)
-    record = _record(model, device, mirroring)
+    record = record_of("predict", model, device, mirroring=mirroring, postprocessing="none")
     finished = open_output(output, scans_folder, record, [scan.result for scan in files], overwrite)
     checked = run_parallel(check_scan, files, max(1, n_preprocessing), "Reading scans")
     to_do = [scan for scan in checked if finished.get(scan.files.name, {}).get("digest") != scan.digest]
@@ -66,19 +66,21 @@ def predict(
     return record
 
 
-def _record(model, device, mirroring):
-    """What prediction.json says beside the scans: nothing of the machine but its kind of device."""
+def record_of(verb, model, device, **how):
+    """What the record of results says beside the scans: nothing of the machine but its kind of device.
+
+    `how`: entries of the verb.
+    """
     return {
-        "written_by": "nnunet-da predict",
+        "written_by": f"nnunet-da {verb}",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
             "python": platform.python_version(),
         },
         "model": model.identity(),
-        "mirroring": mirroring,
         "device": device.type,
-        "postprocessing": "none",
+        **how,
     }
 
 

@@ -12,7 +12,9 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +22,7 @@ from nnunet_da import settings
 from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_file
-from nnunet_da.training.augmentation import simple_transforms
+from nnunet_da.training.augmentation import blur_untimed, simple_transforms
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.configurations import NETWORKS, all_settings
 from nnunet_da.training.plateau import PlateauScheduler, StagedScheduler
@@ -176,9 +178,12 @@ class ConfiguredTrainer(nnUNetTrainer):
     def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *others, **keywords):
         # nnU-Net declares it static and calls it on the trainer, so that it may as well use its settings.
         if self.settings.augmentation.scheme == "nnunet":
-            return nnUNetTrainer.get_training_transforms(
+            transforms = nnUNetTrainer.get_training_transforms(
                 patch_size, rotation, deep_supervision_scales, *others, **keywords
             )
+            if self.settings.seed is not None:
+                blur_untimed(transforms)
+            return transforms
         masked = [channel for channel, use in enumerate(keywords.pop("use_mask_for_norm") or ()) if use]
         mask = [MaskImageTransform(apply_to_channels=masked, channel_idx_in_seg=0, set_outside_to=0)] if masked else []
         # What validation does to a label map is what training does last.
@@ -332,6 +337,28 @@ class ConfiguredTrainer(nnUNetTrainer):
         self.grad_scaler.step(optimizer)
         self.grad_scaler.update()
 
+    def autocast(self):
+        """A block in which nnU-Net computes in mixed precision: on a GPU."""
+        return torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
+
+    def mean_over_processes(self, outputs, key):
+        """The mean of one entry of the results of an epoch's steps (list of dict), over all processes.
+
+        NaN where none has it.
+        """
+        values = [float(output[key]) for output in outputs if key in output]
+        if self.is_ddp:
+            gathered = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, values)
+            values = [value for of_process in gathered for value in of_process]
+        return float(np.mean(values)) if values else float("nan")
+
+    def log_validation_without_segmentation(self, val_outputs):
+        """What nnU-Net's log wants in every epoch, where no segmented voxels are counted."""
+        self.logger.log("mean_fg_dice", float("nan"), self.current_epoch)
+        self.logger.log("dice_per_class_or_region", [], self.current_epoch)
+        self.logger.log("val_losses", self.mean_over_processes(val_outputs, "loss"), self.current_epoch)
+
     def preprocessed_dataset(self, cases):
         """nnU-Net's dataset of the preprocessed `cases`. Raises UserError where one was never preprocessed."""
         present = set(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
@@ -348,8 +375,10 @@ def read_settings(configuration_manager, settings_class):
     """The settings of `settings_class` in a configuration (ConfigurationManager).
 
     A configuration may serve several trainers: groups that other trainers of the package declare are passed over here.
+    Where a trainer's default is another than that of the rest, `settings_class.own_defaults` (dict) has it.
     """
-    block = configuration_manager.configuration.get(settings.BLOCK, {})
+    own_defaults = getattr(settings_class, "own_defaults", {})
+    block = settings.merge(own_defaults, configuration_manager.configuration.get(settings.BLOCK, {}))
     own = set(settings_class.__dataclass_fields__)
     foreign = set(block) - own - {settings.TRAINED_DOMAINS}
     if foreign:

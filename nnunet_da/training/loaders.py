@@ -4,6 +4,7 @@ import numpy as np
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_da.training.augmentation import ImageRotation, size_to_read
@@ -84,6 +85,52 @@ def start_loader(loader, device, share=1.0):
         pin_memory=device.type == "cuda",
         wait_time=0.002,
     )
+
+
+def start_segmentation_loaders(trainer, training_loader, validation_loader):
+    """The iterators for training and validation that nnU-Net's `get_dataloaders` gives, of loaders of one's own.
+
+    Parameters
+    ----------
+    trainer : nnUNetTrainer
+    training_loader, validation_loader : callable
+        Called with a dataset and the further arguments of `nnUNetDataLoader`.
+    """
+    if trainer.dataset_class is None:
+        trainer.dataset_class = infer_dataset_class(trainer.preprocessed_dataset_folder)
+    scales = trainer._get_deep_supervision_scales()
+    rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    labels = {
+        "is_cascaded": trainer.is_cascaded,
+        "foreground_labels": trainer.label_manager.foreground_labels,
+        "regions": trainer.label_manager.foreground_regions if trainer.label_manager.has_regions else None,
+        "ignore_label": trainer.label_manager.ignore_label,
+    }
+    patch_size = trainer.configuration_manager.patch_size
+    training = trainer.get_training_transforms(
+        *(patch_size, rotation, scales, mirror_axes, dummy_2d),
+        use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
+        **labels,
+    )
+    validation = trainer.get_validation_transforms(scales, **labels)
+    loaders = (training_loader, validation_loader)
+    sizes, transforms, shares = (initial_patch_size, patch_size), (training, validation), (1.0, 0.5)
+    iterators = []
+    for dataset, make, size, transform, share in zip(
+        trainer.get_tr_and_val_datasets(), loaders, sizes, transforms, shares, strict=True
+    ):
+        loader = make(
+            dataset,
+            *(trainer.batch_size, size, patch_size, trainer.label_manager),
+            oversample_foreground_percent=trainer.oversample_foreground_percent,
+            probabilistic_oversampling=trainer.probabilistic_oversampling,
+            transforms=transform,
+        )
+        iterators.append(start_loader(loader, trainer.device, share))
+        next(iterators[-1])
+    return tuple(iterators)
 
 
 def stop_loader(iterator):

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
@@ -25,7 +23,7 @@ from nnunet_da.multidomain.settings import ContrastiveSettings, MultiDomainSetti
 from nnunet_da.training import curves
 from nnunet_da.training.configurations import NORMS
 from nnunet_da.training.configured_trainer import ConfiguredTrainer, unwrap
-from nnunet_da.training.loaders import InterleavedLoader, start_loader
+from nnunet_da.training.loaders import InterleavedLoader, start_segmentation_loaders
 from nnunet_da.training.schedule import Schedule
 
 CHANNELS = "channels"
@@ -244,40 +242,11 @@ class MultiDomainTrainer(ConfiguredTrainer):
     def get_dataloaders(self):
         if not self.interleaved:
             return super().get_dataloaders()
-        if self.dataset_class is None:
-            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
-        scales = self._get_deep_supervision_scales()
-        rotation, dummy_2d, initial_patch_size, mirror_axes = (
-            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        labels = {
-            "is_cascaded": self.is_cascaded,
-            "foreground_labels": self.label_manager.foreground_labels,
-            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
-            "ignore_label": self.label_manager.ignore_label,
-        }
-        patch_size = self.configuration_manager.patch_size
-        training = self.get_training_transforms(
-            *(patch_size, rotation, scales, mirror_axes, dummy_2d),
-            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-            **labels,
-        )
-        validation = self.get_validation_transforms(scales, **labels)
-        datasets = self.get_tr_and_val_datasets()
-        sizes, shares = (initial_patch_size, patch_size), (1.0, 0.5)
-        iterators = []
-        for dataset, size, transforms, share in zip(datasets, sizes, (training, validation), shares, strict=True):
-            loader = InterleavedLoader(
-                dataset,
-                self._cases_by_domain(dataset.identifiers),
-                *(self.batch_size, size, patch_size, self.label_manager),
-                oversample_foreground_percent=self.oversample_foreground_percent,
-                probabilistic_oversampling=self.probabilistic_oversampling,
-                transforms=transforms,
-            )
-            iterators.append(start_loader(loader, self.device, share))
-            next(iterators[-1])
-        return tuple(iterators)
+
+        def loader(dataset, *arguments, **keywords):
+            return InterleavedLoader(dataset, self._cases_by_domain(dataset.identifiers), *arguments, **keywords)
+
+        return start_segmentation_loaders(self, loader, loader)
 
     def _cases_by_domain(self, identifiers):
         present = set(identifiers)
@@ -383,7 +352,7 @@ class ContrastiveTrainer(MultiDomainTrainer):
         target = batch["target"]
         target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
+        with self.autocast():
             output, embeddings = self.network(data, with_embedding=True)
             segmentation = self.loss(output, target)
             chosen = self.settings.contrastive

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import join
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed as dist
 
 from nnunet_da.errors import UserError
@@ -214,7 +213,7 @@ class PretextTrainer(ConfiguredTrainer):
             return self._joint_step(batch, images, answers, pretext_batch["keys"])
 
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast():
             _, outputs = self.network(None, images)
             loss = self._pretext_loss(outputs, answers)
         self.update_weights(self.settings.pretext.weight * loss, self.pretext_optimizer)
@@ -227,7 +226,7 @@ class PretextTrainer(ConfiguredTrainer):
         target = batch["target"]
         target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast():
             segmentation, outputs = self.network(data, images)
             segmentation_loss = self.loss(segmentation, target)
             loss = self._pretext_loss(outputs, answers)
@@ -237,13 +236,10 @@ class PretextTrainer(ConfiguredTrainer):
     def validation_step(self, batch):
         # Before the segmentation step, which moves the batch on; the network is in evaluation mode, without gradients.
         images, answers = self._sample_tasks(batch["data"], flip=False)
-        with self._autocast():
+        with self.autocast():
             _, outputs = self.network(None, images)
             loss = self._pretext_loss(outputs, answers)
         return {**super().validation_step(batch), **self._score(loss, outputs, answers, batch["keys"])}
-
-    def _autocast(self):
-        return torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
 
     def _sample_tasks(self, data, flip):
         """Inputs and answers by task, on the device, of patches that may be larger than what the tasks are shown."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed as dist
 
 from nnunet_da.errors import UserError
@@ -172,7 +171,7 @@ class Pretrainer(ConfiguredTrainer):
 
     def _forward(self, batch):
         images = batch["data"].to(self.device, non_blocking=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
+        with self.autocast():
             loss, embeddings = self.pretraining_loss(images)
         result = {"loss": loss.detach().cpu().numpy()}
         if embeddings is not None:
@@ -188,24 +187,12 @@ class Pretrainer(ConfiguredTrainer):
         self._log_spread(TRAIN_SPREAD, train_outputs)
 
     def on_validation_epoch_end(self, val_outputs):
-        # nnU-Net's would count segmented voxels. Its log wants one value of each kind in every epoch.
-        self.logger.log("mean_fg_dice", float("nan"), self.current_epoch)
-        self.logger.log("dice_per_class_or_region", [], self.current_epoch)
-        self.logger.log("val_losses", self.mean_over_processes(val_outputs, "loss"), self.current_epoch)
+        self.log_validation_without_segmentation(val_outputs)
         self._log_spread(VAL_SPREAD, val_outputs)
 
     def _log_spread(self, key, outputs):
         if key in self.curve_keys:
             self.logger.log(key, self.mean_over_processes(outputs, "spread"), self.current_epoch)
-
-    def mean_over_processes(self, outputs, key):
-        """The mean of one entry of the results of an epoch's steps (list of dict), over all processes."""
-        values = [float(output[key]) for output in outputs]
-        if self.is_ddp:
-            gathered = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, values)
-            values = [value for of_process in gathered for value in of_process]
-        return float(np.mean(values))
 
     @property
     def chooses_best_by_loss(self):
