@@ -1,12 +1,14 @@
-"""Which case belongs to which domain: the `domains` and `subjects` blocks of a dataset.json, read and checked.
+"""Which case belongs to which domain: the blocks of a dataset.json that say so, read and checked.
 
     "labels":   {"background": 0, "disc": 1, "ignore": 2},
     "domains":  {"philips_3t":   {"labels": ["disc"], "labelled": ["mrss_001"], "unlabelled": []},
                  "siemens_1p5t": {"labels": ["disc"], "labelled": [],           "unlabelled": ["chu_01"]}},
-    "subjects": {"ivd_01": "s1", "ivd_02": "s1"}
+    "subjects": {"ivd_01": "s1", "ivd_02": "s1"},
+    "pseudo_labels": {"mrss_001": 1.0}
 
 The order of `domains` is the domain index. `labels` of a domain names those of the dataset's structures that are
-annotated there. A case without an entry in `subjects` is a subject of its own.
+annotated there. A case without an entry in `subjects` is a subject of its own. `pseudo_labels`, where there are any,
+names the labelled cases whose labels a network drew, with the weight of each in training (`nnunet_da.self_training`).
 """
 
 import re
@@ -39,11 +41,19 @@ class Domains:
     """The domains of a dataset in the order of their indices.
 
     `domains` are checked by `read_domains`; `subjects` maps case to subject and may leave out cases that are subjects
-    of their own; `source` names the file in messages.
+    of their own; `source` names the file in messages; `pseudo_labels` maps those of the labelled cases whose labels are
+    not true ones to their weights, in (0, 1].
     """
 
-    def __init__(self, domains: Iterable[Domain], subjects: Mapping[str, str] | None = None, source="dataset.json"):
+    def __init__(
+        self,
+        domains: Iterable[Domain],
+        subjects: Mapping[str, str] | None = None,
+        source="dataset.json",
+        pseudo_labels: Mapping[str, float] | None = None,
+    ):
         self.source = source
+        self.pseudo_labels = dict(pseudo_labels or {})
         self._domains = {domain.name: domain for domain in domains}
         self._subjects = dict(subjects or {})
         self._index_of_case = {
@@ -103,10 +113,11 @@ class Domains:
         return self._subjects.get(case, case)
 
     def to_json(self) -> dict:
-        """The blocks `domains` and `subjects` as they stand in dataset.json."""
+        """The blocks `domains`, `subjects` and (where there are any) `pseudo_labels` as they stand in dataset.json."""
         return {
             "domains": {domain.name: {key: list(getattr(domain, key)) for key in _KEYS} for domain in self},
             "subjects": {case: subject for case, subject in self._subjects.items() if subject != case},
+            **({"pseudo_labels": self.pseudo_labels} if self.pseudo_labels else {}),
         }
 
 
@@ -143,7 +154,8 @@ def read_domains(dataset_json: Mapping, source="dataset.json") -> Domains:
     """The checked domains of a dataset.json's content; `source` names the file in messages.
 
     Raises UserError where a block is missing or malformed, a domain is empty or names a label that the dataset lacks, a
-    case stands twice, a subject is given for an unknown case, or unlabelled cases stand without an `ignore` label.
+    case stands twice, a subject is given for an unknown case, unlabelled cases stand without an `ignore` label, or a
+    pseudo-label is of no labelled case or has no weight.
     """
     source = str(source)
     blocks = dataset_json.get("domains")
@@ -168,7 +180,22 @@ def read_domains(dataset_json: Mapping, source="dataset.json") -> Domains:
             raise UserError(f"{source}: 'subjects' names the unknown case '{case}'{nearest(case, cases)}")
         if not isinstance(subject, str) or not subject:
             raise UserError(f"{source}: the subject of case '{case}' must be a name, not {subject!r}")
-    return Domains(domains, subjects, source)
+    pseudo_labels = dataset_json.get("pseudo_labels", {})
+    _check_pseudo_labels(pseudo_labels, domains.labelled_cases, source)
+    return Domains(domains, subjects, source, pseudo_labels)
+
+
+def _check_pseudo_labels(pseudo_labels, labelled, source) -> None:
+    if not isinstance(pseudo_labels, Mapping):
+        raise UserError(f"{source}: 'pseudo_labels' must map cases to weights")
+    known = set(labelled)
+    for case, weight in pseudo_labels.items():
+        if case not in known:
+            raise UserError(f"{source}: 'pseudo_labels' names '{case}', no labelled case{nearest(case, known)}")
+        if type(weight) not in (int, float) or not 0 < weight <= 1:
+            raise UserError(
+                f"{source}: the pseudo-label of case '{case}' must weigh above 0, at most 1, not {weight!r}"
+            )
 
 
 def check_ignore(labels: Mapping, source) -> int:

@@ -7,7 +7,7 @@ dataset.json comes last, so that an interruption leaves the dataset as it was.
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ class Case:
 
     `subject` None means that the case is a subject of its own. `label_values` maps the values in the label file to the
     dataset's (0 stays 0 unless named; a part that is not annotated may be mapped to `ignore`); None: they are the same.
+    `weight`: that of a pseudo-label, in (0, 1]; None: the label is a true one.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Case:
     images: "tuple[Path | Source, ...]"
     label: "Path | Source | None"
     label_values: Mapping[int, int] | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Conversion:
     `labels` maps structures to values from 1 (or, for regions, to lists of values), without `ignore`; `domain_labels`
     names the structures of the domains that do not have all; `extra` holds entries for dataset.json such as licence.
     `test_cases` are written to imagesTs (and labelsTs, where they have labels), and listed in test_cases.csv. `tables`
-    are side files, written beside dataset.json: file name → case → column → text.
+    are side files, written beside dataset.json: file name → case → column → text; `records` are such files with
+    whatever JSON holds.
     """
 
     cases: Sequence[Case]
@@ -71,6 +74,7 @@ class Conversion:
     regions_class_order: Sequence[int] | None = None
     name: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, Mapping] = field(default_factory=dict)
 
     def without_labels(self) -> "Conversion":
         """The same with every training case taken as unlabelled."""
@@ -110,12 +114,13 @@ def write_dataset(
     overwrite: bool = False,
     link: bool = False,
     n_processes: int | None = None,
+    make_splits: Callable[[Domains], list] = splits.make_splits,
 ) -> Path:
     """Writes `conversion` as ``nnUNet_raw/DatasetXXX_Name``, splits into ``nnUNet_preprocessed``; returns the folder.
 
     `into` adds it to a dataset of that id and name, `overwrite` replaces it; without either, it must not exist. `link`
-    makes hard links where files are taken as they are; `n_processes` as in `run_parallel`. Raises UserError, before
-    anything is written, with the first rule that is broken.
+    makes hard links where files are taken as they are; `n_processes` as in `run_parallel`; `make_splits` makes the
+    splits of a new dataset. Raises UserError, before anything is written, with the first rule that is broken.
     """
     folder = new_folder(dataset_id, name)
     domain_labels = dict(conversion.domain_labels)
@@ -143,7 +148,7 @@ def write_dataset(
     tests = _check_cases(conversion.test_cases, domains, dataset, n_processes)
     _check_no_scan_twice([*checked, *tests])
     tables = _tables_of(conversion)
-    new_splits = splits.make_splits(domains)
+    new_splits = make_splits(domains)
     _print_notes([*checked, *tests])
     _note_subjects_on_both_sides(conversion.test_cases, domains)
 
@@ -154,6 +159,8 @@ def write_dataset(
             _write_cases(tests, temporary, TEST, link, n_processes)
             for name, table in tables.items():
                 write_table(table, temporary / name)
+            for name, record in conversion.records.items():
+                write_json(record, temporary / name)
             write_json(dataset.json_with(domains), temporary / "dataset.json")
         if new_splits:
             write_json(new_splits, nnunet_folder(PREPROCESSED) / folder.name / splits.FILE_NAME)
@@ -242,6 +249,7 @@ def _joined(domains, cases, domain_labels, dataset):
             raise UserError(f"{dataset_name}: domain '{name}' has the labels {', '.join(blocks[name].labels)} already")
 
     subjects = dict(domains.to_json()["subjects"])
+    pseudo_labels = domains.pseudo_labels | {case.id: case.weight for case in cases if case.weight is not None}
     domain_of_existing = {case: domain.name for domain in domains for case in domain.cases}
     domain_of_new = {}
     for case in cases:
@@ -269,7 +277,7 @@ def _joined(domains, cases, domain_labels, dataset):
             labelled=_including(block.labelled, case.id) if labelled else block.labelled,
             unlabelled=_without(block.unlabelled, case.id) if labelled else _including(block.unlabelled, case.id),
         )
-    return Domains(blocks.values(), subjects, dataset.json_path)
+    return Domains(blocks.values(), subjects, dataset.json_path, pseudo_labels)
 
 
 def _named_labels(domain, domain_labels, dataset):

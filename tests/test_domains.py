@@ -43,6 +43,28 @@ def test_json_is_read_back_as_it_was(dataset):
     assert list(blocks["domains"]) == list(dataset["domains"])
 
 
+def test_pseudo_labels_are_labelled_cases_with_weights(dataset):
+    assert read_domains(dataset).pseudo_labels == {}
+    dataset["pseudo_labels"] = {"s1": 0.5, "p2": 1}
+    domains = read_domains(dataset)
+    assert domains.pseudo_labels == {"s1": 0.5, "p2": 1}
+    assert domains.to_json()["pseudo_labels"] == dataset["pseudo_labels"]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (["s1"], "'pseudo_labels' must map cases to weights"),
+        ({"s2": 1.0}, "'pseudo_labels' names 's2', no labelled case"),
+        *(({"s1": weight}, "must weigh above 0, at most 1") for weight in (0, 1.5, "1", True, float("nan"))),
+    ],
+)
+def test_pseudo_labels_that_are_refused(dataset, block, message):
+    dataset["pseudo_labels"] = block
+    with pytest.raises(UserError, match=message):
+        read_domains(dataset)
+
+
 def test_a_case_that_is_its_own_subject_needs_no_entry():
     domains = Domains([Domain("a", ("disc",), ("x",))], {"x": "x"})
     assert domains.to_json()["subjects"] == {}

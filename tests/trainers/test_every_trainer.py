@@ -1,6 +1,7 @@
 """Every trainer of the package trains, resumes, predicts, exports and pickles, through nnU-Net's own entry points."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, run_training
 
+from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.configurations import all_trainers
@@ -17,8 +19,12 @@ from nnunet_da.training.export import export
 from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
 from nnunet_da.training.ssl_trainer import Pretrainer
 
-# Those that pretrain alone do not segment: test_ssl_trainer.py.
-TRAINERS = [name for name, trainer in all_trainers().items() if not issubclass(trainer, Pretrainer)]
+# Those that pretrain alone or translate do not segment: they have tests of their own.
+ELSEWHERE = {"nnUNetTrainerCycleGAN"}
+SELF_TRAINING = "nnUNetTrainerSelfTraining"
+TRAINERS = [
+    name for name, trainer in all_trainers().items() if name not in ELSEWHERE and not issubclass(trainer, Pretrainer)
+]
 CPU = torch.device("cpu")
 
 
@@ -47,44 +53,58 @@ def dataset(request, trainer):
     return request.getfixturevalue("joints" if multidomain else "spine")
 
 
-def predict(model_folder, images, output):
+@pytest.fixture(autouse=True)
+def _pseudo_labels(request, monkeypatch):
+    """For the trainer that learns from pseudo-labels, the last two labels of every dataset count as such."""
+    if request.node.callspec.params.get("trainer") != SELF_TRAINING:
+        return
+
+    def with_pseudo_labels(dataset_json):
+        weights = dict.fromkeys(read_domains(dataset_json).labelled_cases[-2:], 0.5)
+        return read_domains({**dataset_json, "pseudo_labels": weights})
+
+    monkeypatch.setattr("nnunet_da.training.configured_trainer.read_domains", with_pseudo_labels)
+
+
+def predict(model_folder, scans, output):
+    """The predictions of nnU-Net's own predictor, a list of nibabel images in the order of the scans (paths)."""
     Path(output).mkdir()
     predictor = nnUNetPredictor(device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model_folder), (0,))
-    predictor.predict_from_files_sequential(str(images), str(output))
-    return {path.name: nibabel.load(path) for path in sorted(Path(output).glob("*.nii.gz"))}
+    results = [Path(output, scan.name) for scan in scans]
+    predictor.predict_from_files_sequential(
+        [[str(scan)] for scan in scans], [str(result).removesuffix(".nii.gz") for result in results]
+    )
+    return [nibabel.load(result) for result in results]
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tmp_path, monkeypatch):
     model_folder = dataset.results / f"{trainer}__nnUNetPlans__tiny_2d"
     fold = model_folder / "fold_0"
-    train(dataset.id, trainer)
+    uninterrupted = new_trainer(dataset.id, trainer)
+    monkeypatch.setattr(uninterrupted, "on_epoch_start", _keep_at_epoch(uninterrupted, 1, tmp_path / "interrupted"))
+    uninterrupted.run_training()
     assert {"checkpoint_final.pth", "checkpoint_best.pth", "progress.png"} <= {path.name for path in fold.iterdir()}
+    expected = weights(fold)
+
+    # What lay there at the start of the second epoch leads to the same weights.
+    shutil.rmtree(fold)
+    shutil.copytree(tmp_path / "interrupted", fold)
+    train(dataset.id, trainer, continue_training=True)
+    assert_equal_weights(weights(fold), expected)
     assert (fold / "validation" / "summary.json").is_file()
     assert not list(fold.glob(".checkpoint*"))
-    uninterrupted = weights(fold)
 
-    # The same again, but stopped at the start of the second epoch and resumed: equal weights.
-    resumed = new_trainer(dataset.id, trainer)
-    monkeypatch.setattr(resumed, "on_epoch_start", _stop_in_epoch(resumed, 1))
-    for path in fold.glob("checkpoint_*"):
-        path.unlink()
-    with pytest.raises(Stop):
-        resumed.run_training()
-    assert (fold / "checkpoint_latest.pth").is_file()
-    train(dataset.id, trainer, continue_training=True)
-    assert_equal_weights(weights(fold), uninterrupted)
-
+    # The first and the last: of different domains.
     scans = sorted((dataset.test / "images").iterdir())
+    scans = [scans[0], scans[-1]]
     if getattr(all_trainers()[trainer], "scheme", None) == "dsl":
         with pytest.raises(UserError, match="does not know which a scan is of"):
-            predict(model_folder, dataset.test / "images", tmp_path / "ours")
+            predict(model_folder, scans, tmp_path / "ours")
         return
-    predicted = predict(model_folder, dataset.test / "images", tmp_path / "ours")
-    assert len(predicted) == len(scans)
-    for name, prediction in predicted.items():
-        scan = nibabel.load(dataset.test / "images" / name.replace(".nii.gz", "_0000.nii.gz"))
+    predicted = predict(model_folder, scans, tmp_path / "ours")
+    for scan, prediction in zip(map(nibabel.load, scans), predicted, strict=True):
         assert prediction.shape == scan.shape
         assert np.allclose(prediction.affine, scan.affine, atol=1e-4)
         assert set(np.unique(prediction.dataobj)) <= {0, 1, 2, 3}
@@ -95,20 +115,17 @@ def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tm
         return
     (exported,) = export(model_folder, tmp_path / "export")
     assert exported.name == "nnUNetTrainer__nnUNetPlans__tiny_2d"
-    for name, prediction in predict(exported, dataset.test / "images", tmp_path / "stock").items():
-        assert np.array_equal(prediction.dataobj, predicted[name].dataobj)
+    for ours, stock in zip(predicted, predict(exported, scans, tmp_path / "stock"), strict=True):
+        assert np.array_equal(ours.dataobj, stock.dataobj)
 
 
-class Stop(Exception):
-    pass
-
-
-def _stop_in_epoch(trainer, epoch):
+def _keep_at_epoch(trainer, epoch, target):
+    """The hook `on_epoch_start` of a trainer, which keeps a copy of its results so far when this epoch begins."""
     original = trainer.on_epoch_start
 
     def on_epoch_start():
         if trainer.current_epoch == epoch:
-            raise Stop
+            shutil.copytree(trainer.output_folder, target)
         original()
 
     return on_epoch_start
@@ -117,6 +134,7 @@ def _stop_in_epoch(trainer, epoch):
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_trains_in_3d(trainer, dataset, fresh_results):
     run = new_trainer(dataset.id, trainer, "tiny_3d")
+    run.num_epochs = 1
     run.run_training()
     values = weights(run.output_folder)
     assert all(torch.isfinite(value).all() for value in values.values())
@@ -125,6 +143,7 @@ def test_trains_in_3d(trainer, dataset, fresh_results):
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_trains_on_several_channels_and_regions(trainer, regions):
     run = new_trainer(regions.id, trainer)
+    run.num_epochs = 1
     run.run_training()
     assert all(torch.isfinite(value).all() for value in weights(run.output_folder).values())
     assert run.label_manager.has_regions
