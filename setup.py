@@ -9,6 +9,10 @@ setup(
         *find_packages(include=["nnunet_da", "nnunet_da.*"], exclude=["nnunet_da._packaging*"]),
         *(f"nnunet_da.{name}" for name in BESIDE),
     ],
-    package_data={"nnunet_da.evaluation.report": ["*.html", "*.css", "*.js"]},
+    package_data={
+        "nnunet_da.evaluation.report": ["*.html", "*.css", "*.js"],
+        "nnunet_da.submission.container": ["Dockerfile", "dockerignore", "*.sh"],
+        "nnunet_da.workflow": ["*.smk", "*.yaml"],
+    },
     package_dir={f"nnunet_da.{name}": name for name in BESIDE},
 )
