@@ -324,8 +324,9 @@ def describe(trainer):
     loss = trainer.loss
     while hasattr(loss, "loss"):
         loss = loss.loss
+    name = "own" if is_pretrainer(trainer) else type(loss).__name__
     norm = trainer.configuration_manager.network_arch_init_kwargs["norm_op"]
-    return {"samples": trainer.batch_size, "norm": norm.rpartition(".")[2], "loss": "own" if is_pretrainer(trainer) else type(loss).__name__}
+    return {"samples": trainer.batch_size, "norm": norm.rpartition(".")[2], "loss": name}
 
 
 def trainer_class(name):
