@@ -125,7 +125,7 @@ def _write_zip(arguments):
 
 def _write_context(arguments):
     from nnunet_da.errors import UserError
-    from nnunet_da.multidomain.postprocessing import RADIUS
+    from nnunet_da.postprocessing import RADIUS
     from nnunet_da.submission.challenges import grand_challenge
     from nnunet_da.submission.context import write_context
 

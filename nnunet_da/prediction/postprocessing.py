@@ -8,8 +8,8 @@ import numpy as np
 from nnunet_da import scans
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_folder, require_free_space
-from nnunet_da.multidomain.postprocessing import RADIUS, postprocess
 from nnunet_da.parallel import run_parallel
+from nnunet_da.postprocessing import RADIUS, postprocess
 from nnunet_da.scan_folder import scans_by_stem
 
 

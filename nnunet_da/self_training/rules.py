@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from nnunet_da.multidomain.postprocessing import largest_component
+from nnunet_da.postprocessing import largest_component
 
 # Of the paper's 105 unlabelled scans 98 were trained on (Fig. 5: 203 in all, 105 generated); it does not say why.
 LEAVE_OUT = 7 / 105

@@ -8,9 +8,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_da import postprocessing
 from nnunet_da.errors import UserError, nearest
 from nnunet_da.files import atomic_folder, read_json, require_free_space, write_json
-from nnunet_da.multidomain import postprocessing
 from nnunet_da.prediction.model import Model, open_model
 from nnunet_da.submission.challenges import Challenge
 from nnunet_da.submission.label_values import label_values

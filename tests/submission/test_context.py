@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_da import postprocessing
 from nnunet_da.errors import UserError
 from nnunet_da.files import read_json
-from nnunet_da.multidomain import postprocessing
 from nnunet_da.submission.challenges import CHALLENGES, grand_challenge
 from nnunet_da.submission.context import parse_model, write_context
 from nnunet_da.submission.requirements import add_plugin_wheel, pinned

@@ -1,4 +1,7 @@
-"""What the paper does to every prediction after its 2D masks are stacked ("Implementation Details").
+"""Largest connected set and closing of label maps.
+
+After Boutillon et al. (2021, `nnunet_da.multidomain`), who do it to every prediction after its 2D masks are stacked
+("Implementation Details"):
 
 "we selected the 3D largest connected set as output prediction and we finally applied 3D morphological closing
 (5 × 5 × 5 spherical kernel) to smooth the resulting boundaries."

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_da.multidomain.postprocessing import ball, close, largest_component, postprocess
+from nnunet_da.postprocessing import ball, close, largest_component, postprocess
 
 
 def test_the_ball_is_that_of_5_by_5_by_5():
