@@ -1,8 +1,7 @@
 from nnunet_da.cli._arguments import add_dataset, add_processes
 
 HELP = "make predictions of unlabelled cases their labels: a dataset of true labels and pseudo-labels to train on"
-EXAMPLE = """  nnUNetv2_predict -d 101 -c 3d_fullres -f 0 -i SCANS -o PREDICTED/3d_0 --save_probabilities
-  nnunet-da pseudo-label -d 101 --predictions PREDICTED/2d_0 PREDICTED/3d_0 --as 102 --domain siemens_1p5t
+EXAMPLE = """  nnunet-da pseudo-label -d 101 --predictions PREDICTED/2d_0 PREDICTED/3d_0 --as 102 --domain siemens_1p5t
   nnunet-da pseudo-label -d 101 --predictions PREDICTED/2d_0 PREDICTED/3d_0 --as 102 --leave-out 0.1 \\
       --max-uncertainty 0.3 --largest-component disc --volume-range disc=2000:20000 --case-weight confidence"""
 
@@ -14,7 +13,7 @@ def add_arguments(parser):
         nargs="+",
         required=True,
         metavar="[NAME=]DIR",
-        help="a folder per model and fold, as nnUNetv2_predict writes it, best with --save_probabilities",
+        help="a folder per model and fold, as `nnUNetv2_predict -f FOLD` writes it, best with --save_probabilities",
     )
     parser.add_argument("--as", dest="new_id", type=int, required=True, metavar="ID", help="id of the new dataset")
     parser.add_argument("--name", metavar="NAME", help="its name, DatasetXXX_NAME (default: that of the dataset)")
