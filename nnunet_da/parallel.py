@@ -99,3 +99,15 @@ def _attempt(function, item):
         return function(item)
     except UserError as error:
         return error
+
+
+def variables_of_jobs(jobs, device):
+    """Environment variables (dict) of commands of which `jobs` run at once; those that are set already stay.
+
+    On the CPU each gets its share of the cores: two trainings of one thread each do half as much again as one of two.
+    And threads that wait for a turn sleep, since they would keep a core from the others.
+    """
+    wanted = {"OMP_WAIT_POLICY": "passive"}
+    if device == "cpu" and jobs > 1:
+        wanted["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}

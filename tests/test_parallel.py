@@ -3,7 +3,7 @@ import os
 import pytest
 
 from nnunet_da.errors import UserError
-from nnunet_da.parallel import n_workers, run_parallel, shared_processes
+from nnunet_da.parallel import n_workers, run_parallel, shared_processes, variables_of_jobs
 
 
 def square(number):
@@ -51,3 +51,22 @@ def test_processes_are_kept_within_a_block_and_not_beyond_it():
         second = set(run_parallel(process_id, range(4), 2))
     assert first & second
     assert not (first | second) & set(run_parallel(process_id, range(4), 2))
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "device", "threads"),
+    [(8, 2, "cpu", "4"), (2, 3, "cpu", "1"), (8, 1, "cpu", None), (8, 2, "cuda", None)],
+)
+def test_jobs_share_the_cores(monkeypatch, cores, jobs, device, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    variables = variables_of_jobs(jobs, device)
+    assert variables.get("OMP_NUM_THREADS") == threads
+    assert variables["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_variables_that_are_set_go_before(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert variables_of_jobs(2, "cpu") == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "active"}

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.files import read_json, write_json
+from nnunet_da.parallel import variables_of_jobs
 from nnunet_da.splits import SIDES, write_splits
 from nnunet_da.study.declarations import SPLITS, runs_of
 from nnunet_da.study.scan_sets import domains_of, read_rows, scans_of_domain, scans_of_fold
@@ -66,9 +67,7 @@ def do_runs(runs, folder_of, *, device="cpu", jobs=1, sets=None):
         configure(run, folder_of(run.task))
     # Worker processes cost more than they give where they share the cores with the training.
     workers = "0" if device == "cpu" else os.environ.get(WORKERS, str(min(12, os.cpu_count())))
-    environment = {WORKERS: workers}
-    # nnU-Net takes all cores; where threads of several runs share them, those that wait must not keep a core busy.
-    environment.setdefault("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
+    environment = {WORKERS: workers, **variables_of_jobs(jobs, device)}
 
     def work_on(run, do, *arguments):
         folder = folder_of(run.task)

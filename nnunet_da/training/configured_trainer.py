@@ -28,6 +28,7 @@ from nnunet_da.training.configurations import NETWORKS, all_settings
 from nnunet_da.training.plateau import PlateauScheduler, StagedScheduler
 from nnunet_da.training.pretrained import check_pretrained_weights, describe_transfer, pretrained_weights_argument
 from nnunet_da.training.schedule import Schedule
+from nnunet_da.training.threads import honour_thread_variable
 
 # Settings that nnUNetTrainer keeps as attributes, under the same name.
 NNUNET_ATTRIBUTES = (
@@ -87,6 +88,7 @@ class ConfiguredTrainer(nnUNetTrainer):
             raise UserError(f"configuration {configuration}: {name} has one output; set deep_supervision=false")
         self.refuse_unsupported(configuration_manager, fold)
         self._check_pretrained_weights(plans, configuration)
+        honour_thread_variable(device)
         plans = self.prepare_plans(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         for name in NNUNET_ATTRIBUTES:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from nnunet_da.errors import UserError
+from nnunet_da.parallel import variables_of_jobs
 from nnunet_da.workflow.config import INSTALL, read_config
 from nnunet_da.workflow.processes import end_tree
 from nnunet_da.workflow.progress import Progress
@@ -179,6 +180,7 @@ def _run_snakemake(run, steps, to_do, lock, jobs, executor, profile):
     log = run.place.work / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = snakemake_command(run, steps, jobs, executor, profile)
+    variables = variables_of_jobs(jobs, run.device) if executor == LOCAL else {}
     with open(log, "a", encoding="utf-8") as stream, Progress(run.state, to_do) as progress:
         process = subprocess.Popen(
             command,
@@ -187,7 +189,7 @@ def _run_snakemake(run, steps, to_do, lock, jobs, executor, profile):
             stderr=subprocess.STDOUT,
             # Held as long as Snakemake lives, should this process be killed alone.
             pass_fds=[lock],
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"},
         )
         try:
             while process.poll() is None:
