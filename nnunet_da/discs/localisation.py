@@ -82,7 +82,9 @@ def localise(mask, affine, *, localiser=None, reference=None, n_discs=N_DISCS):
     arc, off_line = line.project(pieces.centroids)
     votes = _votes(localiser, cloud, numbers, len(fused))
     room = line.room_below(arc[0], cloud) / (spacing.scale * reference.positions[1])
-    levels = level_probabilities(spacing.steps, pieces.log_sizes, reference.log_sizes, room, votes)
+    # The bridge of discs that were fused turns what is measured of them.
+    tilts = np.where(fused, np.nan, pieces.tilts)
+    levels = level_probabilities(spacing.steps, pieces.log_sizes, reference.log_sizes, room, votes, tilts)
     found = Found(
         numbers=1 + int(levels.argmax()) + spacing.steps,
         level_probability=float(levels.max()),

@@ -40,6 +40,11 @@ class Pieces:
         return thinnest * np.where(thinnest[:, 2:] < 0, -1, 1)
 
     @property
+    def tilts(self):
+        """How far forward each set faces, in degrees: (n,); 0 where it lies level, above where its front is lower."""
+        return np.rad2deg(np.arctan2(self.normals[:, 1], self.normals[:, 2]))
+
+    @property
     def flatness(self):
         """The smallest spread over the second: some 0.35 for a disc, 1 for a ball."""
         return self.spreads[:, 0] / np.maximum(self.spreads[:, 1], 1e-6)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_da.discs.numbering import SCALES, count_steps, level_probabilities
+from nnunet_da.discs.numbering import SCALES, TURNS, count_steps, level_probabilities
 from nnunet_da.discs.reference import default_reference
 
 POSITIONS = default_reference().positions
@@ -53,3 +53,23 @@ def test_votes_shift_the_number():
     assert level_probabilities(steps, unknown, SIZES, 0.4, votes=steps + 1)[0] > 0.95
     silent = level_probabilities(steps, unknown, SIZES, 0.4, votes=0 * steps)
     np.testing.assert_allclose(silent, level_probabilities(steps, unknown, SIZES, 0.4))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("askew", [-20, 0, 20])
+def test_turns_tell_the_lowest_disc_however_the_patient_lies(level, askew):
+    steps, unknown = np.arange(4), np.full((4, 3), np.nan)
+    tilts = askew + 37 - np.cumsum(np.r_[0, TURNS, 0, 0])[level : level + 4]
+    told = level_probabilities(steps, unknown, SIZES, 0.4, tilts=tilts)
+    untold = level_probabilities(steps, unknown, SIZES, 0.4)
+    assert (told / untold).argmax() == level
+    assert (told / untold)[level] > 1.2
+
+
+def test_turns_are_compared_across_a_missing_disc_and_not_with_one_of_unknown_tilt():
+    unknown = np.full((3, 3), np.nan)
+    facing = 37 - np.cumsum(np.r_[0, TURNS])
+    across = level_probabilities(np.array([0, 2, 3]), unknown, SIZES, 0.4, tilts=facing[[0, 2, 3]])
+    assert across[0] > level_probabilities(np.arange(3), unknown, SIZES, 0.4)[0]
+    nothing = level_probabilities(np.arange(3), unknown, SIZES, 0.4, tilts=np.array([90, np.nan, 0]))
+    np.testing.assert_allclose(nothing, level_probabilities(np.arange(3), unknown, SIZES, 0.4))
