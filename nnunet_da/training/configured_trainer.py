@@ -171,15 +171,18 @@ class ConfiguredTrainer(nnUNetTrainer):
         if augmentation.scheme == "nnunet":
             return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         patch_size = self.configuration_manager.patch_size
-        self.inference_allowed_mirroring_axes = augmentation.mirror_axes(len(patch_size))
+        mirror_axes = augmentation.mirror_axes(len(patch_size))
+        # None, where nnU-Net's predictor would stumble over no axes.
+        self.inference_allowed_mirroring_axes = mirror_axes or None
         in_plane_only = len(patch_size) == 3
         radians = math.radians(augmentation.rotation)
         to_read = augmentation.size_to_read(patch_size)
-        return (-radians, radians), in_plane_only, to_read, self.inference_allowed_mirroring_axes
+        return (-radians, radians), in_plane_only, to_read, mirror_axes
 
     def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *others, **keywords):
         # nnU-Net declares it static and calls it on the trainer, so that it may as well use its settings.
-        if self.settings.augmentation.scheme == "nnunet":
+        steps = self.own_transforms(patch_size)
+        if steps is None:
             transforms = nnUNetTrainer.get_training_transforms(
                 patch_size, rotation, deep_supervision_scales, *others, **keywords
             )
@@ -190,7 +193,12 @@ class ConfiguredTrainer(nnUNetTrainer):
         mask = [MaskImageTransform(apply_to_channels=masked, channel_idx_in_seg=0, set_outside_to=0)] if masked else []
         # What validation does to a label map is what training does last.
         last = self.get_validation_transforms(deep_supervision_scales, **keywords)
-        return ComposeTransforms([*simple_transforms(self.settings.augmentation, patch_size), *mask, last])
+        return ComposeTransforms([*steps, *mask, last])
+
+    def own_transforms(self, patch_size):
+        """The steps (list) of an augmentation other than nnU-Net's; None: nnU-Net's is used."""
+        augmentation = self.settings.augmentation
+        return None if augmentation.scheme == "nnunet" else simple_transforms(augmentation, patch_size)
 
     def get_tr_and_val_datasets(self):
         train, val = super().get_tr_and_val_datasets()
