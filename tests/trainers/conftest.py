@@ -23,6 +23,11 @@ SCANNERS = ("philips_3t", "siemens_1p5t", "ge_t1")
 SOURCE = SCANNERS[0]
 SIZE = (8, 48, 48)  # voxels along right, anterior, superior
 SCHEDULE = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=3")
+# Networks that stand in the plans by their own settings.
+SMALL = (
+    *("dense_aspp.growth=2", "dense_aspp.layers=1", "dense_aspp.aspp_growth=2", "dense_aspp.rates=1,2"),
+    *("focal.ce_epochs=1", "vnet.features=2,4,4", "vnet.convolutions=1,2,1", "vnet.kernel_size=3"),
+)
 FIND_CLASS = functools.cache(find_objects.recursive_find_python_class)
 
 
@@ -92,7 +97,9 @@ def spine(environment, run_command, tmp_path_factory):
     assert cli.main([*convert, "--labels", "disc=1", "--channels", "MR", "-np", "1"]) == 0
     plan(run_command, 501, "2d", "3d_fullres")
     for base, name, patch_size in (("2d", "tiny_2d", "32,32"), ("3d_fullres", "tiny_3d", "8,32,32")):
-        configure("501", base, name, f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8", *SCHEDULE)
+        configure(
+            "501", base, name, f"plan.patch_size={patch_size}", "plan.features_per_stage=4,8,8", *SCHEDULE, *SMALL
+        )
     return SimpleNamespace(
         id="501",
         name="Dataset501_Spine",
@@ -141,6 +148,7 @@ def regions(environment, run_command, tmp_path_factory):
         "plan.features_per_stage=4,8,8",
         "multidomain.domain=first",
         *SCHEDULE,
+        *SMALL,
     )
     return SimpleNamespace(id="502", results=environment.results / "Dataset502_Regions")
 

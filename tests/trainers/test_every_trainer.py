@@ -25,7 +25,14 @@ SELF_TRAINING = "nnUNetTrainerSelfTraining"
 TRAINERS = [
     name for name, trainer in all_trainers().items() if name not in ELSEWHERE and not issubclass(trainer, Pretrainer)
 ]
+# A network of the trainer's own: of two or three dimensions alone, and not to be exported.
+DIMENSION = {"nnUNetTrainerDenseASPP": "2d", "nnUNetTrainerVNetLocalizer": "3d"}
+ONE_STRUCTURE = {"nnUNetTrainerSpineRegion"}
 CPU = torch.device("cpu")
+
+
+def trainers_in(dimension):
+    return [name for name in TRAINERS if DIMENSION.get(name, dimension) == dimension]
 
 
 def train(dataset, trainer, configuration="tiny_2d", **keywords):
@@ -80,9 +87,10 @@ def predict(model_folder, scans, output):
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tmp_path, monkeypatch):
-    model_folder = dataset.results / f"{trainer}__nnUNetPlans__tiny_2d"
+    configuration = f"tiny_{DIMENSION.get(trainer, '2d')}"
+    model_folder = dataset.results / f"{trainer}__nnUNetPlans__{configuration}"
     fold = model_folder / "fold_0"
-    uninterrupted = new_trainer(dataset.id, trainer)
+    uninterrupted = new_trainer(dataset.id, trainer, configuration)
     monkeypatch.setattr(uninterrupted, "on_epoch_start", _keep_at_epoch(uninterrupted, 1, tmp_path / "interrupted"))
     uninterrupted.run_training()
     assert {"checkpoint_final.pth", "checkpoint_best.pth", "progress.png"} <= {path.name for path in fold.iterdir()}
@@ -91,7 +99,7 @@ def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tm
     # What lay there at the start of the second epoch leads to the same weights.
     shutil.rmtree(fold)
     shutil.copytree(tmp_path / "interrupted", fold)
-    train(dataset.id, trainer, continue_training=True)
+    train(dataset.id, trainer, configuration, continue_training=True)
     assert_equal_weights(weights(fold), expected)
     assert (fold / "validation" / "summary.json").is_file()
     assert not list(fold.glob(".checkpoint*"))
@@ -109,7 +117,7 @@ def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tm
         assert np.allclose(prediction.affine, scan.affine, atol=1e-4)
         assert set(np.unique(prediction.dataobj)) <= {0, 1, 2, 3}
 
-    if getattr(all_trainers()[trainer], "attention", False):
+    if getattr(all_trainers()[trainer], "attention", False) or trainer in DIMENSION:
         with pytest.raises(UserError, match="is not nnU-Net's own, so it cannot be exported"):
             export(model_folder, tmp_path / "export")
         return
@@ -131,7 +139,7 @@ def _keep_at_epoch(trainer, epoch, target):
     return on_epoch_start
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", trainers_in("3d"))
 def test_trains_in_3d(trainer, dataset, fresh_results):
     run = new_trainer(dataset.id, trainer, "tiny_3d")
     run.num_epochs = 1
@@ -140,7 +148,7 @@ def test_trains_in_3d(trainer, dataset, fresh_results):
     assert all(torch.isfinite(value).all() for value in values.values())
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", sorted({*trainers_in("2d")} - ONE_STRUCTURE))
 def test_trains_on_several_channels_and_regions(trainer, regions):
     run = new_trainer(regions.id, trainer)
     run.num_epochs = 1
