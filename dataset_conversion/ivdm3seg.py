@@ -16,7 +16,6 @@ Known defect: the label of 16 lies up to 10 mm off its images; it is resampled, 
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_da.dataset_conversion import About
@@ -77,6 +76,7 @@ def add_arguments(parser):
 
 
 def cases(raw, arguments):
+    from nnunet_da.discs.derived_labels import NumberedDiscs, SpineRegion
     from nnunet_da.raw_dataset import Case, Conversion
     from nnunet_da.scan_folder import read_subjects
 
@@ -97,7 +97,9 @@ def cases(raw, arguments):
         if arguments.unlabelled or (key in held_out and "label" not in found.cases[key]):
             return None
         path = found.label(key)
-        return path if scheme == "discs" else DerivedLabel(path, scheme)
+        if scheme == "discs-numbered":
+            return NumberedDiscs(path, most=len(DISC_LEVELS))
+        return SpineRegion(path) if scheme == "spine-region" else path
 
     def case(key):
         images = tuple(found.require(key, arguments.contrasts))
@@ -111,40 +113,6 @@ def cases(raw, arguments):
         name="IVDM3Seg",
         extra=ABOUT.entries,
     )
-
-
-@dataclass(frozen=True)
-class DerivedLabel:
-    """A source (`nnunet_da.scan_sources`): the annotation in `path` as numbered discs, or as spine region."""
-
-    path: Path
-    scheme: str
-
-    @property
-    def name(self):
-        return self.path.name
-
-    def __str__(self):
-        return str(self.path)
-
-    def read(self):
-        import numpy as np
-
-        from nnunet_da.discs.ground_truth import number_discs, spine_region
-        from nnunet_da.scans import Scan, integer_voxels, read_scan
-
-        scan = read_scan(self.path)
-        mask = integer_voxels(scan) > 0
-        try:
-            if self.scheme == "discs-numbered":
-                derived = number_discs(mask, scan.grid.affine)
-            else:
-                derived = spine_region(mask, np.linalg.norm(scan.grid.affine[:3, :3], axis=0)).astype(np.uint8)
-        except ValueError as error:
-            raise UserError(f"{self.path}: {error}") from None
-        if derived.max() > len(DISC_LEVELS):
-            raise UserError(f"{self.path}: has {derived.max()} separate discs; at most {len(DISC_LEVELS)} are numbered")
-        return Scan(self.path, derived, scan.grid, is_plain=False, is_gzipped=False)
 
 
 def _subjects(keys, ids, given):

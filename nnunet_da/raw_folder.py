@@ -23,6 +23,11 @@ from nnunet_da.paths import PREPROCESSED, RAW, nnunet_folder
 READER = "NibabelIOWithReorient"
 _REPLACEABLE_READERS = (None, "None", "NibabelIO", "SimpleITKIO", READER)
 _MAX_IGNORE = 255  # label maps are uint8
+# Entries of dataset.json that are each dataset's own.
+_OWN = (
+    *("channel_names", "labels", "regions_class_order", "numTraining", "file_ending", "overwrite_image_reader_writer"),
+    *("name", "domains", "subjects", "pseudo_labels"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class RawFolder:
     @property
     def channel_names(self):
         return tuple(self.content["channel_names"].values())
+
+    @property
+    def extra(self):
+        """What else dataset.json says, such as a licence, which holds of datasets made of this one too."""
+        return {key: value for key, value in self.content.items() if key not in _OWN}
 
     @classmethod
     def new(cls, folder, channel_names, labels, regions_class_order, extra):

@@ -14,11 +14,6 @@ from nnunet_da.raw_folder import RawFolder, new_folder
 
 # Whose result depends on a scan's intensities only up to a linear change: translated scans are in [0, 1].
 LINEAR_SCHEMES = ("ZScoreNormalization", "RescaleTo01Normalization")
-# Entries of dataset.json that are the new dataset's own.
-_OWN = (
-    *("channel_names", "labels", "regions_class_order", "numTraining", "file_ending", "overwrite_image_reader_writer"),
-    *("name", "domains", "subjects", "pseudo_labels"),
-)
 
 
 def write_translated_dataset(
@@ -92,7 +87,7 @@ def write_translated_dataset(
         labels=labels,
         domain_labels={translated: source.labels, target.name: target.labels},
         regions_class_order=order,
-        extra={key: value for key, value in raw.content.items() if key not in _OWN} | {"translated_by": made_by},
+        extra=raw.extra | {"translated_by": made_by},
     )
     write_dataset(conversion, dataset_id, name, overwrite=overwrite, n_processes=n_processes)
     shutil.rmtree(staging)

@@ -28,11 +28,6 @@ WEIGHTS = ("equal", "confidence")
 CROSS_VALIDATED = ("all", "true")
 # A case that is drawn at all is drawn now and then.
 _LEAST_WEIGHT = 0.01
-# What the writer of raw folders puts into dataset.json itself.
-_OWN_ENTRIES = (
-    *("channel_names", "labels", "regions_class_order", "numTraining", "file_ending", "overwrite_image_reader_writer"),
-    *("name", "domains", "subjects", "pseudo_labels"),
-)
 
 
 @dataclass(frozen=True)
@@ -381,7 +376,7 @@ def _conversion(raw, weights, pseudo_labels, record):
         {name: value for name, value in raw.labels.items() if name not in (BACKGROUND, IGNORE)},
         domain_labels={domain.name: domain.labels for domain in domains},
         regions_class_order=raw.content.get("regions_class_order"),
-        extra={key: value for key, value in raw.content.items() if key not in _OWN_ENTRIES},
+        extra=raw.extra,
         records={RECORD: record},
     )
 
