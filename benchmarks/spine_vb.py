@@ -62,6 +62,12 @@ def write_csv(path, header, rows):
         csv.writer(stream).writerows([header, *rows])
 
 
+def read_cases(data, part, domains=DOMAINS):
+    """Pairs (case, domain) of a part of splits.json, of some `domains`."""
+    splits = json.loads((data / "splits.json").read_text())["spine_vb"]
+    return [(case, domain) for case, domain in _cases(splits, part) if domain in domains]
+
+
 def _cases(splits, part):
     return [(case, domain) for domain in DOMAINS for case in splits[domain][part]]
 

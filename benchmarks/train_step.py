@@ -54,12 +54,15 @@ class Family:
         By device and planned configuration, what is changed in it.
     limits : dict
         By class, the step ratio that it may not exceed.
+    planned : dict
+        By class, the one planned configuration that its network is for.
     """
 
     labelled: tuple[str, ...]
     trainers: tuple[str, ...]
     plans: dict
     limits: dict = field(default_factory=dict)
+    planned: dict = field(default_factory=dict)
 
 
 # As nnU-Net's own, which tells the cost of the domain-specific layers from that of another norm and loss.
@@ -121,6 +124,18 @@ FAMILIES = {
         },
         limits={"nnUNetTrainerDSL": 1.05, "nnUNetTrainerDSLContrastive": 1.07},
     ),
+    # Their networks are their own: nnU-Net's filters are no measure of them.
+    "discs": Family(
+        labelled=SCANNERS[:1],
+        trainers=(
+            "nnUNetTrainerSpineRegion",
+            "nnUNetTrainerDenseASPP",
+            "nnUNetTrainerDenseASPP:dense_aspp.growth=8:dense_aspp.layers=2:dense_aspp.aspp_growth=16",
+            "nnUNetTrainerVNetLocalizer",
+        ),
+        plans=PLANS,
+        planned={"nnUNetTrainerDenseASPP": "2d", "nnUNetTrainerVNetLocalizer": "3d_fullres"},
+    ),
 }
 
 
@@ -139,7 +154,7 @@ def main():
                 in_child(prepare, folder, family, arguments.device)
             set_folders(folder)
             for planned in PLANNED:
-                rows += measure_configuration(family, planned, names, arguments)
+                rows += measure_configuration(family, planned, trainers_for(family, planned, names), arguments)
     print(table(rows))
     if arguments.json:
         write_json({**environment(arguments), "tolerance": TOLERANCE, "rows": rows}, arguments.json)
@@ -196,8 +211,15 @@ def check(arguments):
     return {family: [name for name in own if own[name] in (None, family)] for family in chosen}
 
 
+def trainers_for(family, planned, names):
+    """Those of `names` whose network is for the planned configuration."""
+    only = FAMILIES[family].planned
+    return [name for name in names if only.get(name.split(":")[0], planned) == planned]
+
+
 def family_of(name):
     """The family of the trainer `name` (``CLASS[:KEY=VALUE…]``), or None. Raises UserError for unknown settings."""
+    from nnunet_da.training.disc_trainers import OwnNetworkTrainer, SpineRegionTrainer
     from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
     from nnunet_da.training.pretext_trainer import PretextTrainer
     from nnunet_da.training.ssl_trainer import Pretrainer
@@ -208,6 +230,7 @@ def family_of(name):
     elif block:
         raise UserError(f"--trainers {name}: {trainer.__name__} has no settings")
     parents = {"pretext": PretextTrainer, "multidomain": MultiDomainTrainer, "pretraining": Pretrainer}
+    parents["discs"] = (OwnNetworkTrainer, SpineRegionTrainer)
     return next((family for family, parent in parents.items() if issubclass(trainer, parent)), None)
 
 
@@ -273,8 +296,12 @@ def time_trainers(configuration, names, arguments):
     pretext_loaders = {
         name: trainer.dataloader_pretext for name, trainer in trainers.items() if hasattr(trainer, "dataloader_pretext")
     }
-    # All that segment load the same, which is timed once.
-    own_loaders = {name: trainer.dataloader_train for name, trainer in trainers.items() if is_pretrainer(trainer)}
+    # All that segment load the same, which is timed once, but for those that read slabs.
+    own_loaders = {
+        name: trainer.dataloader_train
+        for name, trainer in trainers.items()
+        if is_pretrainer(trainer) or getattr(trainer, "deforms", False)
+    }
     loaders = {STOCK: stock.dataloader_train, **pretext_loaders, **own_loaders}
     loading = time_in_turn(
         {name: loader.__next__ for name, loader in loaders.items()}, n_warmup=2, n_rounds=arguments.batches

@@ -7,7 +7,7 @@ EXAMPLE = "  nnunet-da restrict -i PREDICTIONS --regions REGIONS -o RESTRICTED"
 
 
 def add_arguments(parser):
-    parser.add_argument("-i", dest="predictions", type=Path, required=True, metavar="DIR", help="label maps, .nii(.gz)")
+    parser.add_argument("-i", dest="predictions", type=Path, required=True, metavar="DIR", help="label maps")
     parser.add_argument(
         "--regions", type=Path, required=True, metavar="DIR", help="label maps of their names, above 0 inside"
     )

@@ -39,6 +39,9 @@ class Task:
         Whether 2D slices are compared too.
     plans : str
         Name of the plans.
+    restrict : callable (place, folder, set, predictions, output) or None
+        Writes the label maps that are evaluated of those that a run predicted for a set; `folder`: that of the task.
+        None: they are evaluated as they are.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Task:
     folds: Callable | None = None
     slices: bool = False
     plans: str = "nnUNetPlans"
+    restrict: Callable | None = None
 
     @property
     def dataset(self):

@@ -171,6 +171,10 @@ def execute(run, place, sets=None):
             continue
         scans, predictions = scans_of(run, folder / "data" / name), place.folder / name
         place.step(f"predict_{name}", f"{run}: predicting {name}", partial(predict, run, place, scans, predictions))
+        if run.task.restrict is not None:
+            predicted, predictions = predictions, place.folder / f"{name}_restricted"
+            work = partial(run.task.restrict, place, folder, name, predicted, predictions)
+            place.step(f"restrict_{name}", f"{run}: restricting {name}", work)
         # A mark of its own: what was evaluated without slices is evaluated again.
         mark = f"evaluate_{name}_slices" if run.task.slices else f"evaluate_{name}"
         evaluation = partial(evaluate, run, place, scans, predictions, run.report(folder, name))

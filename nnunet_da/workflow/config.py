@@ -1,6 +1,7 @@
 """The YAML file of a run, read into a recipe's dataclass and checked."""
 
 import dataclasses
+import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,11 @@ def flatten(block, prefix=""):
         inner = flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
         flat |= inner
     return flat
+
+
+def assignment(key, value):
+    """``key=value`` as ``nnunet-da configure --set`` takes it."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _read_yaml(path):

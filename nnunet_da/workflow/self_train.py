@@ -20,10 +20,8 @@ from nnunet_da.workflow.actions import (
     NewFolder,
     Predict,
     PredictChosen,
-    Prepare,
-    Train,
 )
-from nnunet_da.workflow.config import flatten
+from nnunet_da.workflow.pipeline import Pipeline, flags, name_of
 from nnunet_da.workflow.report import Report
 from nnunet_da.workflow.run_file import Recipe
 from nnunet_da.workflow.self_train_config import (
@@ -31,12 +29,11 @@ from nnunet_da.workflow.self_train_config import (
     TRANSLATION,
     TRANSLATOR,
     SelfTrainConfig,
-    assignment,
     check,
     test_images,
     test_labels,
 )
-from nnunet_da.workflow.steps import Plan, Step
+from nnunet_da.workflow.steps import Plan
 
 SOURCE_ONLY_TRAINER = "nnUNetTrainerUNet"
 
@@ -46,14 +43,12 @@ def make_plan(config, place):
     return _Pipeline(config, place).plan()
 
 
-class _Pipeline:
+class _Pipeline(Pipeline):
     """The steps of one config, added stage by stage."""
 
     def __init__(self, config, place):
-        self.config = config
-        self.place = place
+        super().__init__(config, place)
         self.configurations = config.segmentation.configurations
-        self.steps = []
 
     def plan(self):
         # What the report compares: arm → models.
@@ -77,11 +72,6 @@ class _Pipeline:
         final, chosen = self.ensemble_stage(segmenters, scans, data)
         self.report_stage(arms, final, data, chosen)
         return Plan(self.steps)
-
-    def add(self, kind, name, stage, action, needs=(), settings=None, **more):
-        step = Step(kind, name, stage, action, tuple(needs), settings or {}, **more)
-        self.steps.append(step)
-        return step
 
     # Stages
 
@@ -291,30 +281,10 @@ class _Pipeline:
         action = Ensemble(inputs, self.place.work / "predictions" / "test" / name)
         return self.add("ensemble", name, stage, action, members)
 
-    def prepare(self, stage, dataset, configurations, needs, settings, plans_of=None):
-        settings = {**settings, "configurations": list(configurations)}
-        action = Prepare(dataset, tuple(configurations), plans_of)
-        return self.add("plan", dataset.folder_name, stage, action, needs, settings)
-
-    def configure(self, stage, dataset, base, suffix, block, ready, settings, preset=()):
-        """The name of the configuration that a training takes, and the step after which it is there."""
-        if not block and not preset:
-            return base, ready
-        name = f"{base}_{suffix}"
-        words = (
-            *("nnunet-da", "configure", "-d", dataset.id, "-c", base, "--as", name, *preset),
-            *(word for key, value in flatten(block).items() for word in ("--set", assignment(key, value))),
-        )
-        settings = {**settings, "preset": self.config.preset, "suffix": self.config.suffix}
-        action = Command(words)
-        return name, self.add("configure", f"{dataset.folder_name}-{name}", stage, action, [ready], settings)
-
     def train_fold(self, stage, model, fold, ready, block):
         is_ours = model.dataset != self.config.source or self.config.data.convert is not None
         is_own = is_ours or model.configuration not in self.configurations
-        action = Train(model, fold, self.place.device, flatten(block).get("num_epochs"), is_own)
-        settings = {"trainer": model.trainer}
-        return self.add("train", name_of(model, fold), stage, action, [ready], settings, gpu=True)
+        return self.train(stage, model, fold, ready, block, is_own)
 
     def link_target(self, dataset, ready):
         """The folder of unlabelled scans that all rounds predict, and the step after which it is there."""
@@ -335,27 +305,9 @@ class _Pipeline:
         return steps
 
 
-def name_of(model, fold):
-    """Names a training in files of a run."""
-    return f"{model.dataset.folder_name}-{model.configuration}-fold_{fold}"
-
-
 def in_round(name, number):
     """`name` in the first round, ``name_2`` in the second."""
     return name if number == 1 else f"{name}_{number}"
-
-
-def flags(block):
-    """``{"structures": "vs", "link": True, "np": 2}`` as ``--structures vs --link -np 2``; a list is several words."""
-    words = []
-    for name, value in block.items():
-        if value is False or value is None:
-            continue
-        # Short ones are nnU-Net's.
-        words.append(f"-{name}" if len(name) <= 2 else f"--{name.replace('_', '-')}")
-        if value is not True:
-            words += [str(part) for part in value] if isinstance(value, list) else [str(value)]
-    return words
 
 
 RECIPE = Recipe(

@@ -1,7 +1,6 @@
 """The config of ``nnunet-da self-train``, and what of it can be checked before anything begins."""
 
 import importlib.util
-import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +9,7 @@ from nnunet_da.errors import UserError, nearest
 from nnunet_da.paths import RAW, find_dataset, nnunet_folder
 from nnunet_da.settings import require
 from nnunet_da.workflow.actions import Dataset, cases_in
-from nnunet_da.workflow.config import WorkflowConfig, flatten, require_known_keys
+from nnunet_da.workflow.config import WorkflowConfig, assignment, flatten, require_known_keys
 
 TRANSLATION, PREDICTIONS = "translation", "predictions"
 TRANSLATOR = "nnUNetTrainerCycleGAN"
@@ -50,6 +49,13 @@ class DataConfig:
         require((self.convert is None) == (self.raw is None), "data.raw", "give it together with data.convert")
         require(self.convert or not self.options, "data.options", "are those of data.convert, which is not given")
         check_name(self.name, "name", "setting data.name")
+
+    @property
+    def source(self):
+        """The Dataset."""
+        if self.convert:
+            return Dataset(self.dataset, self.name)
+        return Dataset(self.dataset, find_dataset(self.dataset)[len("Dataset000_") :])
 
 
 @dataclass(frozen=True)
@@ -214,11 +220,7 @@ class SelfTrainConfig(WorkflowConfig):
     @property
     def source(self):
         """The dataset of source and target scans; that of ``start: predictions`` is what is segmented first."""
-        data = self.data
-        if data.convert:
-            return Dataset(data.dataset, data.name)
-        name = find_dataset(data.dataset)
-        return Dataset(data.dataset, name[len("Dataset000_") :])
+        return self.data.source
 
     def derived(self, number, name):
         """The dataset that the workflow makes as its `number`-th."""
@@ -290,9 +292,6 @@ def _check_configurations(config):
 
 def _check_settings(config):
     """Reads the settings as `nnunet-da configure` will, days later."""
-    from nnunet_da import settings
-    from nnunet_da.training.configurations import PlanSettings, all_settings, all_trainers
-
     trainings = {}
     for name in config.segmentation.configurations:
         first, again = config.segmentation.trainer, config.self_training.trainer
@@ -301,13 +300,21 @@ def _check_settings(config):
     if config.start == TRANSLATION:
         trainings["translation"] = (TRANSLATOR, flatten(config.translation.settings))
     for stage, (trainer, block) in trainings.items():
-        _require_trainer(trainer, stage, all_trainers())
-        try:
-            nested = settings.parse_assignments([assignment(key, value) for key, value in block.items()])
-            settings.build(PlanSettings, nested.pop("plan", {}), prefix="plan.")
-            settings.build(all_settings(), nested)
-        except UserError as error:
-            raise UserError(f"{stage}: {error}") from None
+        check_training(trainer, block, stage)
+
+
+def check_training(trainer, block, stage):
+    """Raises UserError, naming the stage, for a trainer or settings (dict, dotted) that a training would not take."""
+    from nnunet_da import settings
+    from nnunet_da.training.configurations import PlanSettings, all_settings, all_trainers
+
+    _require_trainer(trainer, stage, all_trainers())
+    try:
+        nested = settings.parse_assignments([assignment(key, value) for key, value in block.items()])
+        settings.build(PlanSettings, nested.pop("plan", {}), prefix="plan.")
+        settings.build(all_settings(), nested)
+    except UserError as error:
+        raise UserError(f"{stage}: {error}") from None
 
 
 def _require_trainer(name, stage, ours):
@@ -325,8 +332,3 @@ def _require_trainer(name, stage, ours):
 def is_ours(trainer):
     """Whether a trainer is one of this package, which reads settings; nnU-Net's own reads its plan alone."""
     return importlib.util.find_spec(f"nnunet_da.trainers.{trainer}") is not None
-
-
-def assignment(key, value):
-    """``key=value`` as ``nnunet-da configure --set`` takes it."""
-    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"

@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 STUDIES = (
     *("intensity_ablation", "intensity_table1"),
     *("multidomain_spine", "multidomain_label_sets", "multidomain_leave_one_out"),
+    "discs_spine",
 )
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is not part of a source distribution")
 
@@ -51,7 +52,7 @@ def test_a_study_names_trainers_and_settings_that_there_are(name, script):
 
 def test_studies_have_datasets_of_their_own(script):
     tasks = {(study.TASK.dataset_id, study.TASK.name) for study in map(script, STUDIES)}
-    assert len({number for number, _ in tasks}) == len({name for _, name in tasks}) == len(tasks) == 4
+    assert len({number for number, _ in tasks}) == len({name for _, name in tasks}) == len(tasks) == 5
 
 
 def test_the_paper_s_seven_columns(script):
@@ -89,6 +90,16 @@ def test_the_domains_of_a_study_are_labelled(script, tmp_path):
         found = {row["domain"]: bool(row["label"]) for row in rows_of(work / "cases.csv")}
         assert found == {domain: domain in labelled for domain in spine.DOMAINS}
         assert len(list((work / "test/images").iterdir())) == 3
+
+
+def test_the_study_of_discs_has_two_tasks_of_the_same_scans(script, tmp_path):
+    study = script("discs_spine")
+    write_spines(tmp_path, script("spine_vb").DOMAINS)
+    study.write_vb2(tmp_path, tmp_path / "work")
+    assert [row["case"] for row in rows_of(tmp_path / "work/cases.csv")] == ["vb2_1"]
+    assert [row["case"] for row in rows_of(tmp_path / "work/test/cases.csv")] == ["vb2_2"]
+    assert study.TASK.settings == study.REGION_TASK.settings
+    assert study.REGION_TASK.dataset_id not in (study.TASK.dataset_id, study.LABELLED, study.REGION)
 
 
 def test_leaving_one_out_trains_on_and_tests_all_scans(script, tmp_path):

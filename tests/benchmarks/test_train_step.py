@@ -153,6 +153,17 @@ def test_all_take_a_turn_in_every_round(train_step):
     assert {name: len(values) for name, values in seconds.items()} == {"a": 4, "b": 4, "c": 4}
 
 
+def test_networks_of_one_dimension_are_measured_there_alone(train_step):
+    names = list(train_step.FAMILIES["discs"].trainers)
+    both = {planned: train_step.trainers_for("discs", planned, names) for planned in train_step.PLANNED}
+    assert [name.split(":")[0] for name in both["2d"]] == [
+        *("nnUNetTrainerSpineRegion", "nnUNetTrainerDenseASPP", "nnUNetTrainerDenseASPP")
+    ]
+    assert both["3d_fullres"] == ["nnUNetTrainerSpineRegion", "nnUNetTrainerVNetLocalizer"]
+    assert train_step.check(asked(families=["discs"])) == {"discs": names}
+    assert train_step.family_of("nnUNetTrainerVNetLocalizer") == "discs"
+
+
 def test_table(train_step):
     row = {
         "family": "multidomain",
