@@ -52,6 +52,13 @@ def add_arguments(parser):
     )
     container.add_argument("--radius", type=int, metavar="VOXELS", help="of its closing; 0: none (default: 2)")
     container.add_argument(
+        "--region", metavar="DIR[:FOLD,…]", help="model of the spine region: outside, everything is background"
+    )
+    container.add_argument(
+        "--localizer", metavar="DIR[:FOLD,…]", help="model that numbers discs: what is none of the lowest is background"
+    )
+    container.add_argument("--n-discs", type=int, metavar="N", help="of --localizer: how many are kept (default: 7)")
+    container.add_argument(
         "--input-slug", nargs="+", default=[], metavar="SLUG", help="grand-challenge: of each channel, in their order"
     )
     container.add_argument("--output-slug", metavar="SLUG", help="grand-challenge: of the segmentation")
@@ -71,6 +78,9 @@ _OF_CONTAINER = (
     "disable_tta",
     "postprocess",
     "radius",
+    "region",
+    "localizer",
+    "n_discs",
     "input_slug",
     "output_slug",
     "plugin_wheel",
@@ -133,6 +143,8 @@ def _write_context(arguments):
         raise UserError("which models? Give -m MODEL_FOLDER")
     if arguments.radius is not None and not arguments.postprocess:
         raise UserError(f"--radius {arguments.radius}: is of --postprocess; give that too")
+    if arguments.n_discs is not None and (arguments.localizer is None or arguments.n_discs < 1):
+        raise UserError(f"--n-discs {arguments.n_discs}: must be at least 1, and is of --localizer; give that too")
     if arguments.challenge == GRAND_CHALLENGE:
         challenge = grand_challenge(arguments.input_slug, arguments.output_slug)
     elif arguments.input_slug or arguments.output_slug:
@@ -148,6 +160,9 @@ def _write_context(arguments):
         domain=arguments.domain,
         mirroring=not arguments.disable_tta,
         closing=radius if arguments.postprocess else None,
+        region=arguments.region,
+        localizer=arguments.localizer,
+        n_discs=7 if arguments.n_discs is None else arguments.n_discs,
         labels=arguments.labels,
         plugin_wheel=arguments.plugin_wheel,
         overwrite=arguments.overwrite,

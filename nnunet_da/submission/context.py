@@ -34,6 +34,9 @@ def write_context(
     domain=None,
     mirroring=True,
     closing=None,
+    region=None,
+    localizer=None,
+    n_discs=7,
     labels=(),
     plugin_wheel=None,
     overwrite=False,
@@ -46,6 +49,8 @@ def write_context(
         mirroring: average over mirrored copies.
         closing: None: no post-processing; else that of `nnunet-da postprocess`, closing with a ball of this radius
             (0: the largest connected sets alone).
+        region: a model, given as one of `models`, outside whose structures everything is background.
+        localizer: likewise, one that numbers discs: what belongs to none of the lowest `n_discs` is background.
         labels: words ``LABEL=VALUE`` that go before the names in the models' dataset.json.
         plugin_wheel: of this package, where a network needs it; None: built from the clone that is installed.
         overwrite: replace a context that stands at `output`.
@@ -63,10 +68,19 @@ def write_context(
         raise UserError(f"-o {output}: is no context of a container, so it is not replaced; choose another place")
     members = [open_model(*parse_model(word), checkpoint) for word in models]
     _check_alike(members)
+    helpers = {
+        name: open_model(*parse_model(word), checkpoint)
+        for name, word in (("region", region), ("localizer", localizer))
+        if word is not None
+    }
+    for helper in helpers.values():
+        _check_reads_alike(helper, members[0])
     inputs = _inputs(challenge, members[0])
     values, notes = _values(challenge, members[0], labels)
     sizes = [
-        (member.folder / f"fold_{fold}" / checkpoint).stat().st_size for member in members for fold in member.folds
+        (member.folder / f"fold_{fold}" / checkpoint).stat().st_size
+        for member in (*members, *helpers.values())
+        for fold in member.folds
     ]
     require_free_space(output.parent, sum(sizes), "the context")
     with writing_to(output), atomic_folder(output) as folder:
@@ -76,6 +90,10 @@ def write_context(
         ]
         if domain is not None and not any(model.of_domain for model in exported):
             raise UserError(f"--domain {domain}: no model has weights of each domain's own")
+        helping = {
+            name: _export(helper, folder / "models" / f"{name}_{helper.configuration}", domain, folder)
+            for name, helper in helpers.items()
+        }
         settings = {
             "inputs": inputs,
             "output": challenge.container.output,
@@ -87,8 +105,14 @@ def write_context(
             "closing": closing,
             "values": values,
         }
+        for name, model in helping.items():
+            folds = list(helpers[name].folds)
+            settings[name] = [{"folder": model.folder.relative_to(folder).as_posix(), "folds": folds}]
+        if localizer is not None:
+            settings["n_discs"] = n_discs
         write_json(settings, folder / SETTINGS)
-        _write_requirements(folder / "requirements", any(model.needs_plugin for model in exported), plugin_wheel)
+        needs_plugin = localizer is not None or any(model.needs_plugin for model in (*exported, *helping.values()))
+        _write_requirements(folder / "requirements", needs_plugin, plugin_wheel)
         _copy_files(folder, name=challenge.name, python=f"{sys.version_info.major}.{sys.version_info.minor}")
         if closing is not None:
             shutil.copyfile(postprocessing.__file__, folder / "postprocessing.py")
@@ -118,6 +142,16 @@ def _check_alike(members):
         ):
             if of_member != of_first:
                 raise UserError(f"{member.folder}: has other {what} ({of_member}) than {first.folder} ({of_first})")
+
+
+def _check_reads_alike(helper, first):
+    """Raises UserError unless a model that helps reads the scans of the first that segments."""
+    for what, of_helper, of_first in (
+        ("channels", _channels(helper), _channels(first)),
+        ("image_reader_writer", *(model.plans["image_reader_writer"] for model in (helper, first))),
+    ):
+        if of_helper != of_first:
+            raise UserError(f"{helper.folder}: has other {what} ({of_helper}) than {first.folder} ({of_first})")
 
 
 def _channels(model: Model):

@@ -94,3 +94,22 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="U-Net failed"):
         run_study([task], models, tmp_path, tmp_path)
     assert done == ["int"]
+
+
+def test_what_is_restricted_is_evaluated(tmp_path):
+    """Of a task that restricts predictions, what is evaluated is what `restrict` wrote."""
+
+    asked, commands = [], []
+
+    class Played(Workplace):
+        def run(self, *command, **_):
+            commands.append([str(word) for word in command])
+
+    task = dataclasses.replace(tiny()[0], restrict=lambda *arguments: asked.append(arguments))
+    (run,) = runner.runs_of(task, tiny()[1][:1], tmp_path)
+    place = Played(tmp_path / "run", "cpu", nnunet_folder=tmp_path)
+    runner.execute(run, place)
+    predicted, restricted = (place.folder / name for name in ("test", "test_restricted"))
+    assert asked == [(place, tmp_path, "test", predicted, restricted)]
+    assert f"U-Net={restricted}" in commands[-1]
+    assert str(predicted) in commands[-2]

@@ -20,6 +20,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from nnunet_da import cli
+from nnunet_da.discs.simulation import draw_discs, mean_spine
 from nnunet_da.prediction.model import open_model
 from nnunet_da.prediction.workflow import predict
 
@@ -285,3 +286,31 @@ def test_settings_are_all_the_script_needs(context):
         "closing": None,
         "values": {"0": 0, "1": 1, "2": 2, "3": 3},
     }
+
+
+def test_region_and_localiser_leave_the_lowest_discs(tmp_path, monkeypatch, capsys):
+    """Their models are played: the region ends below the eighth disc, and five discs are asked for."""
+    source = Path(__file__).resolve().parents[2] / "nnunet_da" / "submission" / "container" / "predict.py"
+    spec = importlib.util.spec_from_file_location("container_predict", source)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[:3, 3] = (-33, -66, -115)
+    numbered = draw_discs(mean_spine(), (23, 33, 84), affine)
+    maps = {"discs": (numbered > 0).astype(np.uint8), "nothing": np.zeros_like(numbered)}
+    maps["region"] = (np.arange(84) <= np.argwhere(numbered == 7)[:, 2].max()) * np.ones_like(numbered)
+    maps["localizer"] = np.where(numbered > 7, 0, numbered)
+    monkeypatch.setattr(script, "segment", lambda paths, settings, *_: maps[settings["members"]].copy())
+    scan = tmp_path / "fat.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros(numbered.shape, np.int16), affine), scan)
+    settings = {"members": "discs", "closing": None, "values": {"0": 0, "1": 1}, "n_discs": 5}
+
+    def result(**more):
+        script.process([scan], tmp_path / "result.nii.gz", {**settings, **more}, torch.device("cpu"))
+        return np.asarray(nibabel.load(tmp_path / "result.nii.gz").dataobj)
+
+    assert np.array_equal(result(region="region"), (numbered > 0) & (maps["region"] > 0))
+    assert np.array_equal(result(region="region", localizer="localizer"), (numbered > 0) & (numbered <= 5))
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(result(localizer="nothing"), numbered > 0)
+    assert "warning: fat.nii.gz: discs were not told apart" in capsys.readouterr().err

@@ -197,3 +197,43 @@ def test_json_of_the_settings_is_stable(make_model, tmp_path):
     output, _ = write(tmp_path, make_model())
     text = (output / "settings.json").read_text()
     assert list(json.loads(text)) == ["inputs", "output", "members", "mirroring", "closing", "values"]
+
+
+def test_the_models_of_the_disc_pipeline(make_model, tmp_path):
+    """Dense ASPP segments; a region and a localiser help."""
+
+    def network(class_name, arguments):
+        def change(plans):
+            (configuration,) = plans["configurations"].values()
+            configuration["architecture"] = {
+                "network_class_name": f"nnunet_da.discs.{class_name}",
+                "arch_kwargs": arguments,
+                "_kw_requires_import": ["norm_op"],
+            }
+
+        return change
+
+    norm = {"norm_op_kwargs": {"affine": True}}
+    dense = {"rates": [1, 2], "growth": 2, "layers": 1, "aspp_growth": 2, "reduction": 2}
+    dense |= {"norm_op": "torch.nn.modules.batchnorm.BatchNorm2d", **norm}
+    vnet = {"features": [2, 4], "convolutions": [1, 1], "kernel_sizes": [[3] * 3] * 2, "strides": [[1] * 3, [2] * 3]}
+    vnet |= {"norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", **norm}
+    dixon = ("fat", "inn", "opp", "wat")
+    discs = make_model("2d", channels=dixon, labels=("disc",), change=network("dense_aspp.DenseASPPNet", dense))
+    region = make_model("2d_region", channels=dixon, labels=("spine",))
+    levels = ("L5-S1", "L4-L5")
+    localizer = make_model("3d_fullres", channels=dixon, labels=levels, change=network("vnet.VNet", vnet))
+    wheel = tmp_path / "nnunet_da-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    challenge = CHALLENGES["ivdm3seg"]
+    helpers = {"region": f"{region}:0", "localizer": localizer}
+    output, _ = write(tmp_path, discs, challenge=challenge, plugin_wheel=wheel, **helpers, n_discs=5)
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["inputs"] == ["fat.nii.gz", "inn.nii.gz", "opp.nii.gz", "wat.nii.gz"]
+    assert settings["output"] == "result.nii.gz"
+    assert settings["n_discs"] == 5
+    for name in ("members", "region", "localizer"):
+        (member,) = settings[name]
+        assert (output / member["folder"] / "fold_0" / "checkpoint_final.pth").is_file()
+    other = make_model("3d_lowres", channels=("fat",), labels=levels)
+    assert "has other channels" in refused(tmp_path, discs, challenge=challenge, localizer=other, overwrite=True)

@@ -150,7 +150,7 @@ def teacher(monkeypatch, nnunet_folders, run_command):
         splits = json.loads((nnunet_folders.preprocessed / name / "splits_final.json").read_text())
         for case in splits[int(fold)]["val"]:
             label = nibabel.load(nnunet_folders.raw / name / "labelsTr" / f"{case}.nii.gz")
-            voxels = np.array(label.dataobj)
+            voxels = np.asarray(label.dataobj).copy()
             if trainer == "nnUNetTrainerDenseASPP":
                 # Outside the region it was told nothing, and finds discs there.
                 assert (voxels == 2).any()

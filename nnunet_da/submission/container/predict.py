@@ -178,6 +178,12 @@ def process(paths, target, settings, device):
     """Segments one case into the file `target`."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         voxels = segment(paths, settings, device, Path(scratch))
+        if settings.get("region"):
+            region = segment(paths, {**settings, "members": settings["region"]}, device, Path(scratch))
+            voxels = np.where(region > 0, voxels, 0)
+        if settings.get("localizer"):
+            numbers = segment(paths, {**settings, "members": settings["localizer"]}, device, Path(scratch))
+            voxels = keep_discs(voxels, numbers, paths[0], settings["n_discs"])
         if settings["closing"] is not None:
             from postprocessing import postprocess
 
@@ -187,6 +193,22 @@ def process(paths, target, settings, device):
             table[[int(value) for value in settings["values"]]] = list(settings["values"].values())
             voxels = table[voxels]
         save(voxels.astype(np.uint8), paths[0], target)
+
+
+def keep_discs(voxels, numbers, path, n_discs):
+    """What of the label map `voxels` belongs to one of the lowest `n_discs` discs, by the localiser's `numbers`.
+
+    Both (X, Y, Z), on the grid of the scan in `path`. Where no disc is found they stay as they are, and stderr says so.
+    """
+    from nnunet_da.discs.localisation import localise
+    from nnunet_da.scans import read_scan
+
+    try:
+        found = localise(voxels > 0, read_scan(path).grid.affine, localiser=numbers, n_discs=n_discs)
+    except ValueError as error:
+        print(f"warning: {path.name}: discs were not told apart: {error}", file=sys.stderr, flush=True)
+        return voxels
+    return np.where(found.label_map > 0, voxels, 0)
 
 
 def peak_memory():
