@@ -187,6 +187,8 @@ def _check_stock(path, trainer, weights, plans, dataset_json, configuration, all
             configuration_manager,
             determine_num_input_channels(manager, configuration_manager, dataset_json),
             manager.get_label_manager(dataset_json).num_segmentation_heads,
+            # As in prediction; some networks have one output alone.
+            enable_deep_supervision=False,
         )
     expected = {name: value.shape for name, value in network.state_dict().items()}
     if expected != {name: value.shape for name, value in weights.items()}:

@@ -88,7 +88,7 @@ def make_model(tmp_path):
             manager = PlansManager(copy.deepcopy(plans))
             torch.manual_seed(fold + n_axes)
             network = nnUNetTrainer.build_network_architecture(
-                manager, manager.get_configuration(name), len(channels), 1 + len(labels)
+                manager, manager.get_configuration(name), len(channels), 1 + len(labels), False
             )
             for parameter in network.parameters():
                 torch.nn.init.normal_(parameter, std=0.5)

@@ -120,6 +120,10 @@ def test_trains_resumes_predicts_and_exports(trainer, dataset, fresh_results, tm
     if getattr(all_trainers()[trainer], "attention", False) or trainer in DIMENSION:
         with pytest.raises(UserError, match="is not nnU-Net's own, so it cannot be exported"):
             export(model_folder, tmp_path / "export")
+        # Where the package is installed, what is written predicts the same.
+        (exported,) = export(model_folder, tmp_path / "export", allow_plugin=True)
+        for ours, stock in zip(predicted, predict(exported, scans, tmp_path / "stock"), strict=True):
+            assert np.array_equal(ours.dataobj, stock.dataobj)
         return
     (exported,) = export(model_folder, tmp_path / "export")
     assert exported.name == "nnUNetTrainer__nnUNetPlans__tiny_2d"
