@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -52,9 +51,9 @@ def test_what_a_context_holds(make_model, tmp_path):
     assert (settings["closing"], settings["mirroring"]) == (2, True)
 
 
-def test_nothing_of_this_machine_or_of_the_cases_is_told(make_model, tmp_path):
+def test_nothing_of_this_machine_or_of_the_cases_is_told(make_model, tmp_path, host_name):
     output, _ = write(tmp_path, make_model())
-    secrets = [b"secret", str(tmp_path).encode(), socket.gethostname().encode()]
+    secrets = [b"secret", str(tmp_path).encode(), *host_name]
     for path in output.rglob("*"):
         assert not path.is_file() or not [word for word in secrets if word in path.read_bytes()], path
     read_checkpoint(output / "models/0_3d_fullres/fold_0/checkpoint_final.pth")
