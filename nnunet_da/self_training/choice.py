@@ -47,7 +47,13 @@ def rank_by_labels(folders, labels_folder, raw, channels, n_processes=None) -> l
     Each is scored on the cases that both its folder and `labels_folder` have, which may differ: nnU-Net's folders
     ``fold_X/validation`` hold those of their fold.
     """
-    scores = []
+    found = dice_by_model(folders, labels_folder, raw, channels, n_processes)
+    return _sorted([_score(name, {DICE: value}, n_cases) for name, (value, n_cases) in found.items()], DICE)
+
+
+def dice_by_model(folders, labels_folder, raw, channels, n_processes=None):
+    """Model → (mean Dice, number of cases with a label) of the models in `folders`; as `rank_by_labels`."""
+    scores = {}
     for name, folder in folders.items():
         (member,) = open_members({name: folder}, raw.content["labels"], [])
         cases = [case for case in member.cases() if (labels_folder / f"{case}{member.ending}").is_file()]
@@ -60,35 +66,47 @@ def rank_by_labels(folders, labels_folder, raw, channels, n_processes=None) -> l
             for case in cases
         ]
         found = run_parallel(_dice_to_label, tasks, n_processes, f"Dice of {name}")
-        scores.append(_score(name, {DICE: nanmean(found)}, len(cases)))
-    return _sorted(scores, DICE)
+        scores[name] = (nanmean(found), len(cases))
+    return scores
 
 
 def rank_by_consensus(folders, raw, channels, ranges, by=LABEL_FREE[0], n_processes=None) -> list[Score]:
     """The models in `folders` (CONFIGURATION/FOLD → Path), the best first by the indicator `by`, without labels.
 
-    `ranges`: structure → (min, max) in mm³. All must have predicted the same cases. Raises UserError where there are
-    fewer than two, or where there is no `by` without probabilities.
+    As `compare_by_consensus`. Raises UserError too where there is no `by` without probabilities.
+    """
+    found, n_cases = compare_by_consensus(folders, raw, channels, ranges, n_processes, needed=by)
+    return _sorted([_score(name, indicators, n_cases) for name, indicators in found.items()], by)
+
+
+def compare_by_consensus(folders, raw, channels, ranges, n_processes=None, *, cases=None, needed=None):
+    """Model → LABEL_FREE indicators (dict of float), and the number of cases, of the models in `folders` (→ Path).
+
+    `ranges`: structure → (min, max) in mm³. All must have predicted the same cases; `cases`: only these count, None:
+    all. Raises UserError where there are fewer than two models, or where `needed` is ``confidence`` and there are no
+    probabilities.
     """
     if len(folders) < 2:
         raise UserError("--predictions: to be ranked without labels takes two models at least")
-    members = open_members(folders, raw.content["labels"])
-    cases = members[0].cases()
-    for member in members:
-        differing = sorted(set(cases) ^ set(member.cases()))
-        if differing:
-            raise UserError(
-                f"{member.folder}: case '{differing[0]}' is predicted here or in {members[0].folder}, but not in both"
-            )
-    if by == "confidence" and not members[0].soft:
+    members = open_members(folders, raw.content["labels"], cases)
+    if cases is None:
+        cases = members[0].cases()
+        for member in members:
+            differing = sorted(set(cases) ^ set(member.cases()))
+            if differing:
+                raise UserError(
+                    f"{member.folder}: case '{differing[0]}' is predicted here or in {members[0].folder}, but not in "
+                    f"both"
+                )
+    if needed == "confidence" and not members[0].soft:
         raise UserError("--by confidence: needs probabilities; predict with --save_probabilities")
     tasks = [_ConsensusTask(case, tuple(members), channels, ranges) for case in cases]
     of_cases = run_parallel(_compare_to_consensus, tasks, n_processes, "Comparing models")
-    scores = []
-    for index, name in enumerate(folders):
-        indicators = {key: nanmean([of_case[index][key] for of_case in of_cases]) for key in LABEL_FREE}
-        scores.append(_score(name, indicators, len(cases)))
-    return _sorted(scores, by)
+    found = {
+        name: {key: nanmean([of_case[index][key] for of_case in of_cases]) for key in LABEL_FREE}
+        for index, name in enumerate(folders)
+    }
+    return found, len(cases)
 
 
 def choose(scores, pick) -> dict[str, list[str]]:

@@ -200,7 +200,12 @@ def channels_of(raw) -> Channels:
 
 
 def true_volume_ranges(raw, channels, margin, n_processes=None):
-    """`rules.volume_ranges` of the cases of a dataset (RawFolder) with true labels, each for its domain's structures.
+    """`rules.volume_ranges` of `true_volumes`."""
+    return rules.volume_ranges(true_volumes(raw, channels, n_processes), margin)
+
+
+def true_volumes(raw, channels, n_processes=None):
+    """Structure → mm³ of each case (list of dict) of a dataset (RawFolder) with a true label: its domain's structures.
 
     None (empty) where the dataset has no domains.
     """
@@ -210,7 +215,7 @@ def true_volume_ranges(raw, channels, margin, n_processes=None):
         for case in domain.labelled
         if case not in raw.domains.pseudo_labels
     ]
-    return rules.volume_ranges(run_parallel(_volumes, tasks, n_processes, "Volumes of true labels"), margin)
+    return run_parallel(_volumes, tasks, n_processes, "Volumes of true labels")
 
 
 def _targets(domains, names):
