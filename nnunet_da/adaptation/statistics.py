@@ -48,6 +48,8 @@ class TestTimeSettings:
     ----------
     steps : int
         Updates for each scan; 0: none.
+    patches : int
+        Of the scan, that take turns.
     lr : float
         Of Adam; TENT's.
     entropy, consistency : float
@@ -55,6 +57,7 @@ class TestTimeSettings:
     """
 
     steps: int = 10
+    patches: int = 8
     lr: float = 1e-3
     entropy: float = 1.0
     consistency: float = 1.0
@@ -64,6 +67,7 @@ class TestTimeSettings:
 
     def __post_init__(self):
         require(self.steps >= 0, "test_time.steps", "must not be negative")
+        require(self.patches >= 1, "test_time.patches", "must be at least 1")
         require(self.lr > 0, "test_time.lr", "must be above 0")
         for name in ("entropy", "consistency"):
             require(getattr(self, name) >= 0, f"test_time.{name}", "must not be negative")

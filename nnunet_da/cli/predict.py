@@ -22,6 +22,14 @@ def add_arguments(parser):
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], help="default: cuda where there is one, else cpu")
     parser.add_argument("--disable_tta", action="store_true", help="no averaging over mirrored copies: faster")
     parser.add_argument(
+        "--adapt-to-scan",
+        nargs="?",
+        type=int,
+        const=10,
+        metavar="STEPS",
+        help="adapt a copy of the network to each scan, in so many steps (10), before it is predicted; slower",
+    )
+    parser.add_argument(
         "-npp", dest="n_preprocessing", type=int, default=3, metavar="N", help="processes that read; default: 3"
     )
     parser.add_argument(
@@ -48,6 +56,7 @@ def run(arguments):
     if arguments.model_folder is None and not (arguments.dataset and arguments.configuration):
         raise UserError("which model? Give -d and -c, or -m MODEL_FOLDER")
 
+    from nnunet_da.adaptation.statistics import TestTimeSettings
     from nnunet_da.prediction.model import model_folder, open_model
     from nnunet_da.prediction.workflow import predict
 
@@ -63,6 +72,7 @@ def run(arguments):
         n_preprocessing=arguments.n_preprocessing,
         n_saving=arguments.n_saving,
         overwrite=arguments.overwrite,
+        test_time=None if arguments.adapt_to_scan is None else TestTimeSettings(steps=arguments.adapt_to_scan),
     )
     n_warnings = sum(bool(entry["warnings"]) for entry in record["scans"].values())
     print(f"{arguments.output}: {len(record['scans'])} predictions, {n_warnings} with warnings")

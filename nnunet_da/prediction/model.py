@@ -15,6 +15,7 @@ from nnunet_da.errors import UserError, nearest
 from nnunet_da.files import read_json
 from nnunet_da.paths import RESULTS, dataset_folder
 from nnunet_da.prediction.profiles import Scale
+from nnunet_da.prediction.scan_adaptation import ScanAdaptingPredictor
 from nnunet_da.scans import ENDINGS
 from nnunet_da.training.checkpoints import read_checkpoint
 
@@ -80,10 +81,14 @@ class Model:
             "checkpoint_digests": self.digests,
         }
 
-    def predictor(self, device, mirroring) -> nnUNetPredictor:
-        """nnU-Net's predictor with this model on `device` (torch.device)."""
+    def predictor(self, device, mirroring, test_time=None) -> nnUNetPredictor:
+        """nnU-Net's predictor with this model on `device` (torch.device).
+
+        `test_time` (TestTimeSettings): the network is adapted to every scan. None: it is not.
+        """
         with quietly():
-            predictor = nnUNetPredictor(use_mirroring=mirroring, device=device)
+            how = {"use_mirroring": mirroring, "device": device}
+            predictor = nnUNetPredictor(**how) if test_time is None else ScanAdaptingPredictor(test_time, **how)
             predictor.initialize_from_trained_model_folder(
                 str(self.folder), tuple(fold if fold == "all" else int(fold) for fold in self.folds), self.checkpoint
             )

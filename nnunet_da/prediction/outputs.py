@@ -13,7 +13,7 @@ from nnunet_da.prediction.inputs import CheckedScan, write_itk
 
 RECORD = "prediction.json"
 # What of a record must be equal for results to stand in one folder; each verb records some of them.
-_SAME = ("model", "mirroring", "reverse")
+_SAME = ("model", "mirroring", "reverse", "adapted_to_each_scan")
 
 
 def open_output(folder, scans_folder, record, results, overwrite, record_name=RECORD) -> dict:

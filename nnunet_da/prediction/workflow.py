@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from nnunetv2.inference.data_iterators import preprocessing_iterator_fromfiles
@@ -25,7 +26,16 @@ _BATCH = 16
 
 
 def predict(
-    scans_folder, output, model: Model, *, device=None, mirroring=True, n_preprocessing=3, n_saving=3, overwrite=False
+    scans_folder,
+    output,
+    model: Model,
+    *,
+    device=None,
+    mirroring=True,
+    n_preprocessing=3,
+    n_saving=3,
+    overwrite=False,
+    test_time=None,
 ):
     """Predicts the scans in `scans_folder` with `model` and writes the results, and prediction.json, into `output`.
 
@@ -34,6 +44,7 @@ def predict(
         mirroring: average over mirrored copies, along the axes that the trainer allows.
         n_preprocessing, n_saving: nnU-Net's worker processes; 0 of either: everything in this process.
         overwrite: predict again what is there, and write into a folder that holds other files.
+        test_time: TestTimeSettings, by which the network is adapted to each scan; None: it is not.
 
     Returns prediction.json's content. Scans that an earlier run of the same model finished are left as they are, if
     they have not changed. Raises UserError, before anything is written, where a scan cannot be read or does not fit
@@ -41,7 +52,8 @@ def predict(
     """
     device = choose_device(device)
     files = list_scans(scans_folder, model.scales)
-    record = record_of("predict", model, device, mirroring=mirroring, postprocessing="none")
+    how = {} if test_time is None else {"adapted_to_each_scan": asdict(test_time)}
+    record = record_of("predict", model, device, mirroring=mirroring, postprocessing="none", **how)
     finished = open_output(output, scans_folder, record, [scan.result for scan in files], overwrite)
     checked = run_parallel(check_scan, files, max(1, n_preprocessing), "Reading scans")
     to_do = [scan for scan in checked if finished.get(scan.files.name, {}).get("digest") != scan.digest]
@@ -58,7 +70,7 @@ def predict(
     record["scans"] = {name: entry for name, entry in finished.items() if name not in outdated}
     record["scans"] |= {name: entry for name, entry in entries.items() if name not in outdated}
     if to_do:
-        predictor = model.predictor(device, mirroring)
+        predictor = model.predictor(device, mirroring, test_time)
         try:
             _predict(to_do, predictor, Path(output), record, entries, n_preprocessing, n_saving)
         except OSError as error:
