@@ -67,6 +67,7 @@ class Family:
 
 # As nnU-Net's own, which tells the cost of the domain-specific layers from that of another norm and loss.
 LIKE_STOCK = "multidomain.norm=instance:multidomain.loss=nnunet"
+TAUGHT = "adaptation.teacher.start=0:adaptation.teacher.ramp=0"
 PLANS_2D = {
     "cpu": {"patch_size": "160,160", "batch_size": 6, "features_per_stage": "16,32,64,128,128"},
     "cuda": {"patch_size": "256,256", "batch_size": 24, "features_per_stage": "32,64,128,256,512,512"},
@@ -96,6 +97,17 @@ FAMILIES = {
             "nnUNetTrainerSSLContrastive:pretraining.contrast.stages=local",
             "nnUNetTrainerSSLContrastive:pretraining.contrast.stages=local:pretraining.contrast.encoder=trained",
             "nnUNetTrainerSSLFinetune",
+        ),
+        plans=PLANS,
+    ),
+    # With the teacher's labels from the first step on, as in most of a training; and without them.
+    "adaptation": Family(
+        labelled=SCANNERS[:1],
+        trainers=(
+            "nnUNetTrainerUNet",
+            f"nnUNetTrainerAdapt:{TAUGHT}",
+            f"nnUNetTrainerAdapt:{TAUGHT}:adaptation.teacher.views=1",
+            "nnUNetTrainerAdapt:adaptation.teacher.weight=0",
         ),
         plans=PLANS,
     ),
@@ -219,6 +231,7 @@ def trainers_for(family, planned, names):
 
 def family_of(name):
     """The family of the trainer `name` (``CLASS[:KEY=VALUE…]``), or None. Raises UserError for unknown settings."""
+    from nnunet_da.training.adaptation_trainer import AdaptationTrainer
     from nnunet_da.training.disc_trainers import OwnNetworkTrainer, SpineRegionTrainer
     from nnunet_da.training.multidomain_trainer import MultiDomainTrainer
     from nnunet_da.training.pretext_trainer import PretextTrainer
@@ -229,8 +242,13 @@ def family_of(name):
         settings.build(trainer.settings_class, block)
     elif block:
         raise UserError(f"--trainers {name}: {trainer.__name__} has no settings")
-    parents = {"pretext": PretextTrainer, "multidomain": MultiDomainTrainer, "pretraining": Pretrainer}
-    parents["discs"] = (OwnNetworkTrainer, SpineRegionTrainer)
+    parents = {
+        "pretext": PretextTrainer,
+        "multidomain": MultiDomainTrainer,
+        "pretraining": Pretrainer,
+        "adaptation": AdaptationTrainer,
+        "discs": (OwnNetworkTrainer, SpineRegionTrainer),
+    }
     return next((family for family, parent in parents.items() if issubclass(trainer, parent)), None)
 
 
@@ -293,9 +311,8 @@ def time_trainers(configuration, names, arguments):
     trainers = {name: build_trainer(name, configuration, arguments) for name in names}
     stock = trainers[STOCK]
     check_batches(trainers)
-    pretext_loaders = {
-        name: trainer.dataloader_pretext for name, trainer in trainers.items() if hasattr(trainer, "dataloader_pretext")
-    }
+    further = {name: further_loader(trainer) for name, trainer in trainers.items()}
+    pretext_loaders = {name: getattr(trainers[name], loader) for name, loader in further.items() if loader}
     # All that segment load the same, which is timed once, but for those that read slabs.
     own_loaders = {
         name: trainer.dataloader_train
@@ -331,6 +348,12 @@ def time_trainers(configuration, names, arguments):
             "loading_ratio": (own + pretext) / loading[STOCK],
         }
     return rows
+
+
+def further_loader(trainer):
+    """The attribute (str) with a second loader, for pretext tasks or unlabelled images, where the trainer has one."""
+    names = ("dataloader_pretext", "dataloader_target")
+    return next((name for name in names if getattr(trainer, name, None) is not None), None)
 
 
 def is_pretrainer(trainer):
@@ -407,8 +430,8 @@ def step_on(trainer):
     import torch
 
     batches = itertools.cycle(preload(trainer.dataloader_train, trainer.device))
-    if hasattr(trainer, "dataloader_pretext"):
-        trainer.dataloader_pretext = itertools.cycle(preload(trainer.dataloader_pretext, trainer.device))
+    if loader := further_loader(trainer):
+        setattr(trainer, loader, itertools.cycle(preload(getattr(trainer, loader), trainer.device)))
 
     def step():
         trainer.train_step(next(batches))
@@ -447,9 +470,11 @@ def interval_of_median(values, n_draws=10_000):
 def count_multiply_adds(trainer):
     """Multiply–adds of the convolutions and matrix products of the network in one step, forward and backward.
 
-    Of segmentation and, where the trainer has one, of the pretext pass; or of pretraining. Losses, updates and
+    Of segmentation and, where the trainer has one, of the pretext pass; or of pretraining; or of unlabelled images
+    too, and of the teacher that labels them, with the random convolutions of its views. Losses, updates and other
     transformations have none, or next to none.
     """
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from nnunet_da.training.configured_trainer import unwrap
@@ -462,6 +487,10 @@ def count_multiply_adds(trainer):
             compiled, trainer.network = trainer.network, network
             outputs = [trainer.pretraining_loss(batch["data"])[0]]
             trainer.network = compiled
+        elif further_loader(trainer) == "dataloader_target":
+            (unlabelled,) = preload(trainer.dataloader_target, trainer.device, 1)
+            seen, *_ = trainer.teach(unlabelled["data"])
+            outputs = [*network(torch.cat([trainer.randomised(batch["data"]), seen]))]
         else:
             outputs = [*network(batch["data"])]
         if hasattr(trainer, "dataloader_pretext"):

@@ -102,6 +102,16 @@ def test_a_pretraining_loss_is_counted_for_what_it_computes(train_step):
     assert trainer.network is network
 
 
+def test_unlabelled_images_and_their_teacher_are_counted(train_step):
+    """The student learns from both batches; the teacher looks at one of them, twice, and learns nothing."""
+    network, teacher = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1).requires_grad_(False)
+    trainer = trainer_of(network, torch.zeros(6, 1, 8, 8))
+    trainer.dataloader_target = itertools.repeat({"data": torch.zeros(5, 1, 8, 8)})
+    trainer.randomised = lambda images: images
+    trainer.teach = lambda images: (images, teacher(images), teacher(images))
+    assert train_step.count_multiply_adds(trainer) == (6 + 5) * 2 * DOWN + 2 * 5 * DOWN
+
+
 def test_trainers_by_family(train_step):
     everything = train_step.check(asked())
     assert set(everything) == set(train_step.FAMILIES)
