@@ -32,6 +32,9 @@ class TeacherSettings:
         Of the loss on unlabelled images, beside that of the segmentation; 0: none is learnt from.
     decay : float
         Of the running mean of the weights, for each step; less in the first steps (Tarvainen and Valpola).
+    span : float
+        Share of the training that the mean spans at most: 1 / (1 - decay) steps. In a short training the teacher would
+        else be what the student was long ago.
     start, ramp : float
         The weight is 0 for the first `start` of the training and rises over the next `ramp` of it, as exp(-5 (1 - t)²).
     threshold : float
@@ -49,6 +52,7 @@ class TeacherSettings:
 
     weight: float = 1.0
     decay: float = 0.99
+    span: float = 0.05
     start: float = 0.25
     ramp: float = 0.25
     threshold: float = 0.9
@@ -62,7 +66,7 @@ class TeacherSettings:
         require(0 <= self.decay < 1, "adaptation.teacher.decay", "must be from 0 to below 1")
         for name in ("start", "ramp", "strength"):
             require(0 <= getattr(self, name) <= 1, f"adaptation.teacher.{name}", "must be from 0 to 1")
-        for name in ("threshold", "keep"):
+        for name in ("span", "threshold", "keep"):
             require(0 < getattr(self, name) <= 1, f"adaptation.teacher.{name}", "must be above 0, at most 1")
         require(self.views >= 1, "adaptation.teacher.views", "must be at least 1")
         require(0 <= self.rotation <= 180, "adaptation.teacher.rotation", "must be from 0 to 180 degrees")
@@ -103,9 +107,13 @@ class MeanTeacher:
         self.thresholds = torch.full(shape, settings.threshold, device=device)
 
     @torch.no_grad()
-    def follow(self, network):
-        """Moves the weights towards those of `network` by one step; buffers, as those of batch norms, likewise."""
-        decay = min(self.settings.decay, 1 - 1 / (self.n_steps + 1))
+    def follow(self, network, n_training=math.inf):
+        """Moves the weights towards those of `network` by one step; buffers, as those of batch norms, likewise.
+
+        `n_training`: the number of steps of the whole training.
+        """
+        longest = max(1.0, self.settings.span * n_training)
+        decay = min(self.settings.decay, 1 - 1 / min(longest, self.n_steps + 1))
         self.n_steps += 1
         theirs = network.state_dict()
         # Blocks alias their layers under several names: each tensor is moved once.

@@ -176,10 +176,13 @@ class AdaptationTrainer(ConfiguredTrainer):
         for loader in (self.dataloader_target, self.dataloader_check):
             stop_loader(loader)
 
-    @property
+    def n_training(self):
+        """The number of steps of the whole training."""
+        return self.num_epochs * self.num_iterations_per_epoch
+
     def progress(self):
         """The share of the training that is done (float)."""
-        return self.teacher.n_steps / (self.num_epochs * self.num_iterations_per_epoch)
+        return self.teacher.n_steps / self.n_training()
 
     def randomised(self, images, probability=None):
         """`images` (batch, channels, *space) with other intensities; what nnU-Net masked to 0 stays 0."""
@@ -223,7 +226,7 @@ class AdaptationTrainer(ConfiguredTrainer):
         # A list of resolutions under deep supervision.
         target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
         n, results = len(data), {}
-        weight = 0.0 if self.teacher is None else self.settings.adaptation.teacher.weight_at(self.progress)
+        weight = 0.0 if self.teacher is None else self.settings.adaptation.teacher.weight_at(self.progress())
         if weight > 0:
             images = next(self.dataloader_target)["data"].to(self.device, non_blocking=True)
             seen, labels, counts = self.teach(images)
@@ -241,7 +244,7 @@ class AdaptationTrainer(ConfiguredTrainer):
                 loss = loss + weight * target_loss
         self.update_weights(loss)
         if self.teacher is not None:
-            self.teacher.follow(unwrap(self.network))
+            self.teacher.follow(unwrap(self.network), self.n_training())
         return results
 
     def on_train_epoch_end(self, train_outputs):
@@ -267,7 +270,7 @@ class AdaptationTrainer(ConfiguredTrainer):
         on_target = [torch.tensor([key in unlabelled for key in batch["keys"]]) for batch in batches]
         if settings.statistics.adabn:
             images = (batch["data"][mask].to(self.device) for batch, mask in zip(batches, on_target, strict=True))
-            reestimate(self.kept_network, (of_batch for of_batch in images if len(of_batch)))
+            reestimate(self.kept_network(), (of_batch for of_batch in images if len(of_batch)))
         n_structures = self.label_manager.num_segmentation_heads - self.exclusive
         evidence = Evidence(self.exclusive, n_structures)
         student = unwrap(self.network)
@@ -277,13 +280,13 @@ class AdaptationTrainer(ConfiguredTrainer):
                 images = batch["data"].to(self.device, non_blocking=True)
                 target, source = images[mask], images[~mask]
                 if len(source):
-                    evidence.add_source(self._found(self.kept_network, source))
+                    evidence.add_source(self._found(self.kept_network(), source))
                 if len(target):
                     other = self.teacher.network if settings.weights == "student" else student
                     evidence.add_target(
-                        self._found(self.kept_network, target),
+                        self._found(self.kept_network(), target),
                         self._found(other, target),
-                        self._found(self.kept_network, self.randomised(target, 1.0)),
+                        self._found(self.kept_network(), self.randomised(target, 1.0)),
                     )
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         if self.is_ddp:
@@ -292,7 +295,6 @@ class AdaptationTrainer(ConfiguredTrainer):
             evidence = sum(gathered[1:], gathered[0])
         return evidence.indicators(settings.check.tolerance)
 
-    @property
     def kept_network(self):
         """The network whose weights are checked and kept."""
         teacher = self.settings.adaptation.weights == "teacher"
@@ -312,7 +314,7 @@ class AdaptationTrainer(ConfiguredTrainer):
         # nnU-Net keeps an epoch whose pseudo Dice is above the best one: that of the source says nothing here.
         self._best_ema = float("inf")
         super().on_epoch_end()
-        if self.chosen_epoch == epoch:
+        if self.chosen_epoch() == epoch:
             self.print_to_log_file(f"Highest score so far: {logged['adaptation/score']:.4f}")
             # Counted on already; a checkpoint is of the epoch that ended.
             self.current_epoch -= 1
@@ -322,7 +324,6 @@ class AdaptationTrainer(ConfiguredTrainer):
         if self.local_rank == 0:
             self._plot_curves()
 
-    @property
     def chosen_epoch(self):
         """The epoch (int) of the highest score so far; None where none is plausible."""
         scores, volumes = (self.logger.get_value(f"adaptation/{name}", step=None) for name in ("score", "volume"))
@@ -333,7 +334,7 @@ class AdaptationTrainer(ConfiguredTrainer):
         """A block in which the network has the weights that would predict."""
         network = unwrap(self.network)
         self._student = copy.deepcopy(network.state_dict())
-        network.load_state_dict(self.kept_network.state_dict())
+        network.load_state_dict(self.kept_network().state_dict())
         try:
             yield
         finally:
@@ -342,7 +343,7 @@ class AdaptationTrainer(ConfiguredTrainer):
 
     def _take_chosen_weights(self):
         """Gives the network the weights that predict, and says which."""
-        network, chosen = unwrap(self.network), self.chosen_epoch
+        network, chosen = unwrap(self.network), self.chosen_epoch()
         self._student = copy.deepcopy(network.state_dict())
         path = Path(self.output_folder, BEST)
         if self.is_ddp:
@@ -357,7 +358,7 @@ class AdaptationTrainer(ConfiguredTrainer):
             score = self.logger.get_value("adaptation/score", step=None)[chosen]
             text = f"epoch {chosen}, of the highest score without labels ({score:.4f}){note}"
         else:
-            network.load_state_dict(self.kept_network.state_dict())
+            network.load_state_dict(self.kept_network().state_dict())
             text = "the last epoch"
             if wanted:
                 text += ", since in no epoch the volumes on unlabelled cases were plausible: look at its predictions"

@@ -47,6 +47,14 @@ def test_weights_are_the_running_mean():
     assert not ours.network.training
 
 
+def test_the_mean_spans_a_share_of_a_short_training():
+    ours = teacher(decay=0.99, span=0.1)
+    for scale in (1.0, 1.0, 1.0, 1.0, 1.0, 11.0):
+        ours.follow(Network(scale), n_training=40)
+    # A tenth of 40 steps: the last one is a quarter of the mean.
+    assert ours.network.scale.item() == pytest.approx(1 + 10 / 4)
+
+
 def test_the_weight_rises_after_the_start():
     settings = TeacherSettings(weight=2.0, start=0.2, ramp=0.4)
     assert [settings.weight_at(share) for share in (0.0, 0.19)] == [0, 0]
@@ -143,6 +151,7 @@ def test_it_goes_on_from_what_is_saved():
         {"weight": -1.0},
         {"decay": 1.0},
         {"start": 1.5},
+        {"span": 0.0},
         {"threshold": 0.0},
         {"keep": 2.0},
         {"views": 0},
