@@ -59,11 +59,11 @@ class RandomisationSettings:
         Its largest standard deviation, in those of the image, drawn uniformly from 0 to this.
     """
 
-    probability: float = 0.8
-    convolution: float = 1.0
+    probability: float = 0.85
+    convolution: float = 0.5
     monotone: float = 0.5
-    free: float = 0.5
-    inversion: float = 0.3
+    free: float = 1.0
+    inversion: float = 0.5
     layers: int = 4
     channels: int = 2
     knots: int = 6

@@ -61,7 +61,7 @@ def test_the_weight_rises_after_the_start():
     assert settings.weight_at(0.2) == pytest.approx(2 * math.exp(-5))
     assert settings.weight_at(0.4) == pytest.approx(2 * math.exp(-5 / 4))
     assert settings.weight_at(0.6) == settings.weight_at(1.0) == 2
-    assert TeacherSettings(ramp=0.0).weight_at(0.25) == 1
+    assert TeacherSettings(start=0.25, ramp=0.0).weight_at(0.25) == 1
     assert TeacherSettings(weight=0.0).weight_at(1.0) == 0
 
 
