@@ -50,6 +50,7 @@ def command_line(monkeypatch):
 
 TAKES = {
     "nnUNetTrainer": (),
+    "nnUNetTrainerAdapt": ("decoder.seg_layers",),
     "nnUNetTrainerSSLFinetune": ("decoder.seg_layers",),
     "nnUNetTrainerUNet": ("decoder.seg_layers",),
     "nnUNetTrainerIntensityDA": ("decoder.seg_layers", "pretext.seg_layers"),
