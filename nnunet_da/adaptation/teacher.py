@@ -53,8 +53,8 @@ class TeacherSettings:
     weight: float = 1.0
     decay: float = 0.99
     span: float = 0.05
-    start: float = 0.3
-    ramp: float = 0.25
+    start: float = 0.5
+    ramp: float = 0.15
     threshold: float = 0.9
     keep: float = 0.6
     views: int = 2
