@@ -83,7 +83,7 @@ def make_model(folder, channels=("MR",), domains=None, ending=".nii.gz", reader=
     class FakeModel(Model):
         bright = BrightPredictor(ending)
 
-        def predictor(self, device, mirroring):
+        def predictor(self, device, mirroring, test_time=None):
             return self.bright
 
     configuration = {
