@@ -24,8 +24,9 @@ import pandas
 from spine_vb import write_csv
 
 from nnunet_da.errors import UserError
-from nnunet_da.files import atomic_file, write_json
+from nnunet_da.files import atomic_file, read_json, write_json
 from nnunet_da.study.tables import differences, tables
+from nnunet_da.workflow.run_file import RUN_FILE
 from nnunet_da.workplace import Workplace
 
 SOURCE_ID, SUPERVISED_ID = 120, 180
@@ -247,9 +248,13 @@ def run(name, seed, data, work, tested, device, segmenters):
     place = Workplace(folder, device, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
     scans = folder / "scans"
     place.step("scans", f"{name}, seed {seed}: writing the scans", lambda: write_scans(task, data, scans))
-    config = folder / f"run_{tested}.yaml"
-    write_json(config_of(task, seed, tested, None if segmenters else 0), config)
-    place.run("nnunet-da", "self-train", config, "-device", device, nnUNet_n_proc_DA="0")
+    file = folder / f"run_{tested}.yaml"
+    config = config_of(task, seed, tested, None if segmenters else 0)
+    write_json(config, file)
+    begun = folder / config["work"] / RUN_FILE
+    # The same models on other scans.
+    redo = ["--redo", "report"] if begun.exists() and read_json(begun)["config"]["test"] != config["test"] else []
+    place.run("nnunet-da", "self-train", file, "-device", device, *redo, nnUNet_n_proc_DA="0")
     predicted = folder / "self_training" / "predictions" / "test"
     arms = {arm: predicted / label for arm, label in ARMS.items() if segmenters or arm != "source only"}
     if segmenters:

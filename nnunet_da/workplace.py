@@ -73,9 +73,11 @@ class Workplace:
         if self.show:
             print(f"    {shlex.join(command)}", flush=True)
         log = self.folder / "logs" / f"{len(list((self.folder / 'logs').iterdir())):02d}_{command[0]}.log"
+        # On a terminal alone: a line a second is nothing for a log file.
+        hidden = None if self.show else True
         with (
             open(log, "w", encoding="utf-8") as stream,
-            tqdm(total=total, leave=False, bar_format=_bar(total), disable=not self.show) as bar,
+            tqdm(total=total, leave=False, bar_format=_bar(total), disable=hidden) as bar,
         ):
             process = subprocess.Popen(
                 [find_command(command[0]), *command[1:]],

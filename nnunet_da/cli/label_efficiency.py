@@ -37,7 +37,7 @@ def add_arguments(parser):
         type=int,
         nargs="+",
         metavar="N",
-        help="labelled subjects; default: 1, 2, 4, … as far as there are; all of them, from scratch, in any case",
+        help="labelled subjects; default: 1, 2, 4, … as far as there are; all of them, from scratch, besides",
     )
     study.add_argument(
         "--draws", type=int, default=3, metavar="N", help="sets of subjects for each number; default: %(default)s"
@@ -49,6 +49,9 @@ def add_arguments(parser):
         default=["scratch", "regression", "contrastive"],
         metavar="NAME",
         help="of scratch, regression, contrastive; default: all",
+    )
+    study.add_argument(
+        "--no-supervised", dest="supervised", action="store_false", help="without the one on all labelled subjects"
     )
     study.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of all trainings"
@@ -97,6 +100,7 @@ def run(arguments):
         numbers=arguments.numbers,
         n_draws=arguments.draws,
         initialisations=arguments.initialisations,
+        supervised=arguments.supervised,
         settings=arguments.settings,
         pretraining_settings=arguments.pretraining_settings,
         preset=arguments.preset,

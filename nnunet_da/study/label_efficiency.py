@@ -37,7 +37,7 @@ INITIALISATIONS = {
 }
 STUDY = "study.json"
 # Of a Design: what may change while a study goes on.
-EXTENDABLE = ("numbers", "n_draws", "initialisations")
+EXTENDABLE = ("numbers", "n_draws", "initialisations", "supervised")
 # Where they differ, weights do not fit.
 OF_THE_NETWORK = ("plan.features_per_stage", "plan.network", "plan.norm")
 
@@ -59,6 +59,8 @@ class Design:
         For each number; fewer where there are not so many sets of subjects.
     initialisations : sequence of str
         Of INITIALISATIONS.
+    supervised : bool
+        Whether all labelled subjects are trained from scratch too.
     settings, pretraining_settings : sequence of str
         ``key=value``; of all trainings, and of the pretrainings, where they override the others.
     preset : str or None
@@ -74,6 +76,7 @@ class Design:
     numbers: tuple[int, ...] | None = None
     n_draws: int = 3
     initialisations: tuple[str, ...] = tuple(INITIALISATIONS)
+    supervised: bool = True
     settings: tuple[str, ...] = ()
     pretraining_settings: tuple[str, ...] = ()
     preset: str | None = None
@@ -201,13 +204,13 @@ def draw_all(draws, subjects, held_out, numbers, n_draws, seed):
 
 
 def runs_of_draws(task, models, draws, numbers, design, n_all):
-    """The fine-tunings that a Design asks for, fewer subjects first; that of all `n_all` from scratch in any case."""
+    """The fine-tunings that a Design asks for, fewer subjects first; `n_all`: how many subjects there are."""
     runs = []
     for fold in sorted(range(len(draws)), key=lambda fold: (draws[fold]["subjects"], draws[fold]["draw"])):
         n, index = draws[fold]["subjects"], draws[fold]["draw"]
         for model in models:
             asked = n in numbers and index < design.n_draws and model.name in design.initialisations
-            if asked or (n == n_all and model.pretraining is None):
+            if asked or (design.supervised and n == n_all and model.pretraining is None):
                 runs.append(Run(task, model, design.seed + index, fold))
     return runs
 

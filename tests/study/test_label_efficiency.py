@@ -235,6 +235,14 @@ def test_settings_of_pretraining_alone(dataset, commands, tmp_path):
     assert [name for name, _, _ in commands.trained if "scratch" in name] == ["2d_scratch_s1_f4"]
 
 
+def test_the_supervised_line_can_be_left_out_and_added_later(dataset, commands, tmp_path):
+    study(tmp_path / "work", numbers=(1,), n_draws=1, initialisations=("regression",), supervised=False)
+    assert [name for name, _, _ in commands.trained] == ["2d_pretrain-regression_s1_fall", "2d_regression_s1_f0"]
+    commands.given.clear()
+    study(tmp_path / "work", numbers=(1,), n_draws=1, initialisations=("regression",))
+    assert [name for name, _, _ in commands.trained] == ["2d_scratch_s1_f1"]
+
+
 def test_the_paper_s_schedules(dataset, commands, tmp_path):
     study(tmp_path / "work", preset="paper", settings=(), numbers=(1,), n_draws=1)
     own = tmp_path / "work" / "nnUNet_preprocessed" / DATASET
