@@ -1,6 +1,6 @@
 """How often spoilt disc masks are numbered right, how far centroids are off, and what confidence tells of it.
 
-    python benchmarks/disc_numbering.py ../shared/data WORK [--variants 600] [-np 2]
+    python benchmarks/disc_numbering.py ../shared/data WORK [--variants 600] [--expect] [-np 2]
     python benchmarks/disc_numbering.py --simulated WORK [--variants 600]
 
 The first spoils the reference labels of `lumbar_discs`, the second simulated spines: on these alone, with other seeds,
@@ -37,6 +37,7 @@ class Task:
     seed: int
     index: int
     source: Path | None
+    expects: bool
     result: Path
 
 
@@ -83,7 +84,7 @@ def run_variant(task):
     row["lowest_is_missing"] = variant.numbers[0] > 1
     start = time.process_time()
     try:
-        found = localise(variant.mask, variant.affine)
+        found = localise(variant.mask, variant.affine, expected=int(label_map.max()) if task.expects else None)
     except ValueError as error:
         row |= {"right": False, "confidence": 0.0, "doubts": [str(error)], "discs": [], "missed": variant.required}
     else:
@@ -151,6 +152,7 @@ def main():
     parser.add_argument("data", nargs="?", type=Path, help="folder that holds lumbar_discs")
     parser.add_argument("work", type=Path)
     parser.add_argument("--simulated", action="store_true", help="spines of the phantom instead of data")
+    parser.add_argument("--expect", action="store_true", help="tell how many discs there were before")
     parser.add_argument("--variants", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-np", dest="n_processes", type=int, default=1)
@@ -158,9 +160,10 @@ def main():
     if arguments.simulated == (arguments.data is not None):
         parser.error("give either DATA or --simulated")
     sources = [None] if arguments.simulated else list(scans_by_stem(arguments.data / "lumbar_discs/labels").values())
-    results = arguments.work / f"{'simulated' if arguments.simulated else 'real'}_{arguments.seed}"
+    expecting = "_expecting" if arguments.expect else ""
+    results = arguments.work / f"{'simulated' if arguments.simulated else 'real'}{expecting}_{arguments.seed}"
     tasks = [
-        Task(arguments.seed, index, sources[index % len(sources)], results / f"{index:05d}.json")
+        Task(arguments.seed, index, sources[index % len(sources)], arguments.expect, results / f"{index:05d}.json")
         for index in range(arguments.variants)
     ]
     rows = run_parallel(run_variant, tasks, arguments.n_processes, "Variants")

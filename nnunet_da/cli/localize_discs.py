@@ -32,6 +32,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--n-discs", default="7", metavar="N", help="how many of the lowest discs to keep, or auto: all (default: 7)"
     )
+    parser.add_argument(
+        "--expect",
+        type=int,
+        metavar="N",
+        help="how many discs a complete mask shows from L5/S1 upwards: where one is missing, it may be the lowest "
+        "(default: unknown)",
+    )
     parser.add_argument("--scans", type=Path, metavar="DIR", help="the scans, for the pictures: CASE_0000 or CASE")
     add_processes(parser)
 
@@ -50,6 +57,7 @@ def run(arguments):
         localiser=arguments.localizer,
         reference=arguments.reference,
         n_discs=None if arguments.n_discs == "auto" else int(arguments.n_discs),
+        expected=arguments.expect,
         scans=arguments.scans,
         n_processes=arguments.n_processes,
     )

@@ -29,6 +29,13 @@ def add_arguments(parser):
         metavar="N",
         help="how many of the lowest discs to keep (default: %(default)s)",
     )
+    parser.add_argument(
+        "--expect",
+        type=int,
+        metavar="N",
+        help="how many discs a complete segmentation shows from L5/S1 upwards: where one is missing, it may be the "
+        "lowest (default: unknown)",
+    )
     parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], help="default: cuda where there is one, else cpu")
     parser.add_argument("--disable_tta", action="store_true", help="no averaging over mirrored copies: faster")
@@ -67,6 +74,7 @@ def run(arguments):
         region=opened(arguments.region),
         localizer=opened(arguments.localizer),
         n_discs=arguments.n_discs,
+        expected=arguments.expect,
         reference=arguments.reference,
         n_processes=arguments.n_processes,
         device=arguments.device,

@@ -76,9 +76,18 @@ class Centreline:
 
     def room_below(self, arc, cloud):
         """How far, in mm, the line runs down from the arc length `arc` before it leaves the scan."""
-        voxels, shape = self._voxels(cloud.affine), np.array(cloud.shape)
-        outside = ((voxels < 0) | (voxels >= shape)).any(axis=1) & (self.arc < arc)
+        outside = self._outside(cloud) & (self.arc < arc)
         return arc - (self.arc[outside].max() if outside.any() else self.arc[0])
+
+    def room_above(self, arc, cloud):
+        """How far, in mm, the line runs up from the arc length `arc` before it leaves the scan."""
+        outside = self._outside(cloud) & (self.arc > arc)
+        return (self.arc[outside].min() if outside.any() else self.arc[-1]) - arc
+
+    def _outside(self, cloud):
+        """Which points of the line lie outside the scan: bool (N,)."""
+        voxels = self._voxels(cloud.affine)
+        return ((voxels < 0) | (voxels >= np.array(cloud.shape))).any(axis=1)
 
     def _voxels(self, affine):
         to_index = np.linalg.inv(affine)

@@ -26,12 +26,27 @@ LOCALISER = "localiser disagrees"
 ROOM = "much room below the lowest disc"
 LEFT_OUT = "sets out of step were left out"
 FEW = "fewer than three discs"
+MORE = "more discs than expected"
+LESS = "discs are missing at an end"
 SCALE = "unusual distances of discs"
 
 # The power to which the probability of the lowest disc's number is taken: 0.87 is just flagged.
 LEVEL_POWER = 5.0
-# Factors of doubts that hold or do not.
-FACTORS = {GAP: 0.85, CUT: 0.95, FUSED: 0.95, REGISTRATION: 0.95, LOCALISER: 0.8, LEFT_OUT: 0.8, FEW: 0.6}
+# Factors of doubts that hold or do not; those of missing discs count once for each.
+FACTORS = {
+    GAP: 0.85,
+    LESS: 0.85,
+    CUT: 0.95,
+    FUSED: 0.95,
+    REGISTRATION: 0.95,
+    LOCALISER: 0.8,
+    LEFT_OUT: 0.8,
+    FEW: 0.6,
+    MORE: 0.4,
+}
+# That of the registration where discs are missing at an end: of such simulated spines four in ten are numbered wrong,
+# and two in ten where the registration agrees. Where none is missing, its word tells nothing.
+UNSUPPORTED = 0.7
 # Of measured deviations: up to the first number they are no doubt at all; the factor is a Gaussian of what exceeds it,
 # with the second as standard deviation. Spacing in steps, volume and scale as logarithms, distance in mm; room in
 # distances of two discs: lumbar scans rarely reach twice as far below L5/S1.
@@ -43,7 +58,8 @@ NAMED = 0.95  # a doubt is named where its factor is below
 class Found:
     """What was measured of the discs of a case, from the lowest; arrays have one entry each, `spacing.errors` one per
     distance. `by_registration`, `by_localiser`: the numbers that these give, 0 for none; `room`: how far the
-    scan reaches below the lowest disc, in distances of two discs."""
+    scan reaches below the lowest disc, in distances of two discs; `n_lacking`: how many discs fewer than
+    expected there are from the lowest to the highest, negative where there are more."""
 
     numbers: np.ndarray
     level_probability: float
@@ -55,6 +71,7 @@ class Found:
     by_localiser: np.ndarray
     n_left_out: int
     room: float
+    n_lacking: int = 0
 
     def up_to(self, n_discs):
         """Without the discs whose number is above `n_discs` (None: with all)."""
@@ -95,8 +112,14 @@ def _of_case(found, reference):
         LOCALISER: given.any() and np.median((found.by_localiser - found.numbers)[given]) != 0,
         LEFT_OUT: found.n_left_out > 0,
         FEW: len(found.numbers) < 3,
+        MORE: found.n_lacking < 0,
     }
-    return factors | {doubt: FACTORS[doubt] for doubt, true in holds.items() if true}
+    factors |= {doubt: FACTORS[doubt] for doubt, true in holds.items() if true}
+    if found.n_lacking > 0:
+        factors[LESS] = FACTORS[LESS] ** found.n_lacking
+        if holds[REGISTRATION]:
+            factors[REGISTRATION] = UNSUPPORTED
+    return factors
 
 
 def _of_distance(spacing, index):

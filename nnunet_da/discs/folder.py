@@ -41,6 +41,7 @@ class _Task:
     scan: Path | None
     reference: Path | None
     n_discs: int | None
+    expected: int | None
     output: Path
     finished: FinishedCases
 
@@ -55,10 +56,20 @@ class _Task:
     @property
     def mark(self):
         files = [self.mask, self.localiser, self.scan, self.reference]
-        return fingerprint(files, ["localise", self.n_discs, str(self.label_map.resolve())])
+        return fingerprint(files, ["localise", self.n_discs, self.expected, str(self.label_map.resolve())])
 
 
-def localise_folder(masks, output, *, localiser=None, reference=None, n_discs=N_DISCS, scans=None, n_processes=None):
+def localise_folder(
+    masks,
+    output,
+    *,
+    localiser=None,
+    reference=None,
+    n_discs=N_DISCS,
+    expected=None,
+    scans=None,
+    n_processes=None,
+):
     """Localises the discs in every mask of the folder `masks`; see `localisation.localise`.
 
     Writes to `output`: CASE.nii.gz, uint8 on the mask's grid; pictures/CASE.png; discs.csv (`DISC_COLUMNS`) and
@@ -71,6 +82,8 @@ def localise_folder(masks, output, *, localiser=None, reference=None, n_discs=N_
     masks, output = Path(masks), Path(output)
     if n_discs is not None and not 1 <= n_discs <= 255:
         raise UserError(f"--n-discs {n_discs}: must be a number from 1 to 255, or auto")
+    if expected is not None and expected < 1:
+        raise UserError(f"--expect {expected}: must be at least 1")
     finished = FinishedCases.beside(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not finished.folder.exists():
         raise UserError(f"{output}: exists already; numbered discs are written to a new or empty folder")
@@ -81,7 +94,7 @@ def localise_folder(masks, output, *, localiser=None, reference=None, n_discs=N_
         reference = Path(reference)
         read_reference(reference)
     tasks = [
-        _Task(name, path, localisers.get(name), images.get(name), reference, n_discs, output, finished)
+        _Task(name, path, localisers.get(name), images.get(name), reference, n_discs, expected, output, finished)
         for name, path in paths.items()
     ]
     rows = run_parallel(_localise_file, tasks, n_processes, "Localising discs")
@@ -125,7 +138,8 @@ def _localise_file(task):
     reference = None if task.reference is None else read_reference(task.reference)
     affine = mask.grid.affine
     try:
-        found = localise(labels > 0, affine, localiser=localiser, reference=reference, n_discs=task.n_discs)
+        options = {"reference": reference, "n_discs": task.n_discs, "expected": task.expected}
+        found = localise(labels > 0, affine, localiser=localiser, **options)
     except ValueError as error:
         raise UserError(f"{task.mask}: {error}") from None
     with atomic_file(task.label_map) as temporary:

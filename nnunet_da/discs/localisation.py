@@ -49,12 +49,15 @@ class Localisation:
     line: Centreline
 
 
-def localise(mask, affine, *, localiser=None, reference=None, n_discs=N_DISCS):
+def localise(mask, affine, *, localiser=None, reference=None, n_discs=N_DISCS, expected=None):
     """`Localisation` of the discs in `mask` (X, Y, Z), true inside discs.
 
     affine (4, 4): voxel indices to RAS mm. localiser (X, Y, Z): numbers of discs by the localisation network, with
     which the mask is intersected. reference: a `Reference`, by default the phantom's. n_discs: the lowest so many are
-    kept; None: all. Raises ValueError where mask (or intersection) is empty, or no set lies along a spine.
+    kept; None: all. expected: how many discs a complete mask shows, from L5/S1 upwards; None: unknown. Where there are
+    fewer, and the scan's end does not explain it, the lowest may be the one that is missing: the number of the others,
+    and their confidence, take that into account. Raises ValueError where mask (or intersection) is empty, or no set
+    lies along a spine.
 
     The paper registers a reference to the prediction, fits the centreline through its discs, keeps the connected sets
     that the line meets and numbers them from the bottom. Here the line is then fitted anew through the sets themselves;
@@ -81,10 +84,15 @@ def localise(mask, affine, *, localiser=None, reference=None, n_discs=N_DISCS):
     pieces = cloud.pieces(numbers, len(fused))
     arc, off_line = line.project(pieces.centroids)
     votes = _votes(localiser, cloud, numbers, len(fused))
-    room = line.room_below(arc[0], cloud) / (spacing.scale * reference.positions[1])
+    pitch_here = spacing.scale * reference.positions[1]
+    room, room_above = line.room_below(arc[0], cloud) / pitch_here, line.room_above(arc[-1], cloud) / pitch_here
     # The bridge of discs that were fused turns what is measured of them.
     tilts = np.where(fused, np.nan, pieces.tilts)
-    levels = level_probabilities(spacing.steps, pieces.log_sizes, reference.log_sizes, room, votes, tilts)
+    levels = level_probabilities(
+        *(spacing.steps, pieces.log_sizes, reference.log_sizes, room, votes, tilts),
+        expected=expected,
+        room_above=room_above,
+    )
     found = Found(
         numbers=1 + int(levels.argmax()) + spacing.steps,
         level_probability=float(levels.max()),
@@ -96,6 +104,7 @@ def localise(mask, affine, *, localiser=None, reference=None, n_discs=N_DISCS):
         by_localiser=votes,
         n_left_out=n_left_out,
         room=room,
+        n_lacking=0 if expected is None else expected - 1 - int(spacing.steps[-1]),
     ).up_to(n_discs)
     if len(found.numbers) == 0:
         raise ValueError(f"no disc with a number up to {n_discs} was found")

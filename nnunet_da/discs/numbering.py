@@ -18,6 +18,8 @@ N_LEVELS = 3
 # Probability that lower discs exist but were not segmented although the scan holds their place, and that they lie
 # outside it where it does not.
 OVERLOOKED, OUTSIDE = 0.05, 0.4
+# That there is one disc more than expected.
+SURPLUS = 0.05
 # Standard deviations of log volume, depth and width of a disc about the reference's: those of the phantom's subjects,
 # widened for degeneration and the errors of a segmentation.
 SIZE_SPREADS = np.array([0.2, 0.04, 0.04])
@@ -69,7 +71,9 @@ def count_steps(positions, reference):
     )
 
 
-def level_probabilities(steps, log_sizes, reference_sizes, room, votes=(), tilts=None):
+def level_probabilities(
+    steps, log_sizes, reference_sizes, room, votes=(), tilts=None, *, expected=None, room_above=np.inf
+):
     """Probability that the lowest disc is the reference's first, second, …: (N_LEVELS,).
 
     steps, log_sizes: of the discs from the lowest, as `Spacing.steps` and `Pieces.log_sizes`; room: how far the line
@@ -77,11 +81,15 @@ def level_probabilities(steps, log_sizes, reference_sizes, room, votes=(), tilts
     number of each disc, 0 for none; tilts (n,): how far forward each disc faces, in degrees, NaN for unknown. What
     cannot be seen from the discs alone is a matter of odds: lower discs were overlooked, or lie outside the scan;
     against that stands how sizes run along the spine, each without its mean, and how discs turn: more than half of the
-    lordosis is below L4.
+    lordosis is below L4. expected: to which number, counted from L5/S1, discs are segmented where the scan shows them,
+    None for unknown; then discs that are lacking above count against a number, unless their place is outside the scan:
+    room_above, as `room`, from the highest disc upwards.
     """
-    outside = OUTSIDE * np.clip((1.1 - room) / 0.2, 0, 1)
-    unseen = OVERLOOKED + (1 - OVERLOOKED) * outside
+    unseen = _unseen(room, OUTSIDE)
     prior = np.log([1 - unseen, unseen * (1 - unseen), unseen**2])
+    if expected is not None:
+        lacking = expected - 1 - (steps[-1] + np.arange(N_LEVELS))
+        prior += np.where(lacking > 0, lacking * np.log(_unseen(room_above, 1.0)), -lacking * np.log(SURPLUS))
     likelihood = _turn_likelihoods(steps, np.full(len(steps), np.nan) if tilts is None else tilts)
     compared = (steps <= N_SIZED - 1) & (steps + N_LEVELS <= len(reference_sizes))
     for level in range(N_LEVELS):
@@ -96,6 +104,12 @@ def level_probabilities(steps, log_sizes, reference_sizes, room, votes=(), tilts
             likelihood[level] += VOTE * (vote == step + level + 1)
     odds = np.exp(prior + likelihood - (prior + likelihood).max())
     return odds / odds.sum()
+
+
+def _unseen(room, outside):
+    """Probability that the next disc is not in the mask, where the line leaves the scan after `room` distances of two
+    discs; `outside`: that there is one, if its place is not in the scan."""
+    return OVERLOOKED + (1 - OVERLOOKED) * outside * np.clip((1.1 - room) / 0.2, 0, 1)
 
 
 def _turn_likelihoods(steps, tilts):

@@ -16,7 +16,17 @@ MASKS, NUMBERED = "masks", "numbered"
 
 
 def predict_discs(
-    scans, output, discs, *, region=None, localizer=None, n_discs=N_DISCS, reference=None, n_processes=None, **options
+    scans,
+    output,
+    discs,
+    *,
+    region=None,
+    localizer=None,
+    n_discs=N_DISCS,
+    expected=None,
+    reference=None,
+    n_processes=None,
+    **options,
 ):
     """Predicts the folder of `scans` with up to three models, and numbers the discs that they find.
 
@@ -32,7 +42,7 @@ def predict_discs(
         Segments discs.
     region, localizer : Model, optional
         Segment the spine region, and tell discs apart.
-    n_discs, reference
+    n_discs, expected, reference
         As in `localise_folder`.
     options
         Of `nnunet_da.prediction.workflow.predict`.
@@ -66,6 +76,7 @@ def predict_discs(
         localiser=_label_maps(output / LOCALIZER, output) if localizer is not None else None,
         reference=reference,
         n_discs=n_discs,
+        expected=expected,
         n_processes=n_processes,
     )
 

@@ -138,7 +138,7 @@ class _Pipeline(Pipeline):
         if self.config.localizer is not None:
             more = ["--localizer", work / "localizer"]
         words = (*("nnunet-da", "localize-discs", "-i", folder, "-o", output, *more, *self.numbering),)
-        settings = {"reference": self.config.reference, "n_discs": self.config.n_discs}
+        settings = self.of_numbering
         needs = [masks, *collected.values()]
         numbered = self.add("localize", "numbered", stage, NewFolder(words, output), needs, settings)
         if "localizer" not in trained:
@@ -161,8 +161,14 @@ class _Pipeline(Pipeline):
         reference = self.config.reference
         return (
             *("--n-discs", self.config.n_discs),
+            *(("--expect", self.config.expected) if self.config.expected is not None else ()),
             *(("--reference", self.place.path(reference)) if reference is not None else ()),
         )
+
+    @property
+    def of_numbering(self):
+        """The settings that those arguments come from."""
+        return {name: getattr(self.config, name) for name in ("reference", "n_discs", "expected")}
 
     def test_stage(self, labels, trained):
         test, work = self.config.test, self.place.work / "test"
@@ -176,7 +182,7 @@ class _Pipeline(Pipeline):
             *(word for name, model in models.items() for word in (f"--{name}", model)),
             *("-device", self.place.device, *self.numbering),
         )
-        settings = {"test.images": test.images, "reference": self.config.reference, "n_discs": self.config.n_discs}
+        settings = {"test.images": test.images} | self.of_numbering
         # Interrupted, it goes on.
         action = Command(words, (work / "predicted",))
         predicted = self.add("predict", "test", "test", action, needs, settings, gpu=True)

@@ -81,6 +81,9 @@ class IvdConfig(WorkflowConfig):
         How many splits the dataset has: five, or the number of its subjects where these are fewer. All are trained.
     n_discs : int
         How many of the lowest discs are told apart (the paper: 7).
+    expected : int or None
+        How many discs a complete segmentation shows from L5/S1 upwards (`nnunet-da localize-discs --expect`); None:
+        unknown.
     region : RegionConfig or None
         None: the segmentation is trained on whole scans.
     discs : NetworkConfig
@@ -97,6 +100,7 @@ class IvdConfig(WorkflowConfig):
     suffix: str = "ivd"
     folds: int = 5
     n_discs: int = 7
+    expected: int | None = None
     region: RegionConfig | None = field(default_factory=RegionConfig)
     discs: NetworkConfig = field(default_factory=NetworkConfig)
     localizer: LocalizerConfig | None = field(default_factory=LocalizerConfig)
@@ -108,6 +112,7 @@ class IvdConfig(WorkflowConfig):
         check_name(self.suffix, "name", "setting suffix")
         require(self.folds >= 2, "folds", "must be at least 2: a region must be predicted out of fold")
         require(1 <= self.n_discs <= 10, "n_discs", "must be from 1 to 10")
+        require(self.expected is None or self.expected >= 1, "expected", "must be at least 1")
         for name, network in self.networks.items():
             rule = (
                 f"nnU-Net plans no such configuration{nearest(network.configuration, PLANNED)} ({', '.join(PLANNED)})"

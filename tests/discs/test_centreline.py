@@ -47,7 +47,7 @@ def test_sets_are_met_where_the_line_passes_through_voxels():
     np.testing.assert_array_equal(line.met(cloud, np.zeros_like(numbers)), [])
 
 
-def test_room_below_ends_with_the_scan():
+def test_room_below_and_above_ends_with_the_scan():
     mask = np.zeros((20, 20, 40), bool)
     mask[10, 10, 20] = True
     affine = np.diag([2.0, 2, 2, 1])
@@ -55,3 +55,4 @@ def test_room_below_ends_with_the_scan():
     line = Centreline.fit(LINE, [])
     arc, _ = line.project(np.array([[0, 0, 30.0]]))
     assert line.room_below(arc[0], VoxelCloud.of(mask, affine)) == pytest.approx(41, abs=1)
+    assert line.room_above(arc[0], VoxelCloud.of(mask, affine)) == pytest.approx(39, abs=1)

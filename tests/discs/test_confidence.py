@@ -9,8 +9,10 @@ from nnunet_da.discs.confidence import (
     FLAGGED,
     GAP,
     LEFT_OUT,
+    LESS,
     LEVEL,
     LOCALISER,
+    MORE,
     OFF_LINE,
     REGISTRATION,
     ROOM,
@@ -69,10 +71,20 @@ def doubted(found, doubt):
         (LOCALISER, lambda f: {"by_localiser": f.numbers + 1}),
         (ROOM, lambda f: {"room": 2.6}),
         (LEFT_OUT, lambda f: {"n_left_out": 1}),
+        (LESS, lambda f: {"n_lacking": 1}),
+        (MORE, lambda f: {"n_lacking": -1}),
     ],
 )
 def test_some_doubts_concern_all_discs(found, doubt, change):
     assert all(doubted(replace(found, **change(found)), doubt))
+
+
+def test_registration_counts_for_more_where_discs_are_missing_at_an_end(found):
+    less, disagrees = {"n_lacking": 1}, {"by_registration": found.numbers + 1}
+    alone, apart, both = (
+        judge(replace(found, **change), REFERENCE)[1][0] for change in (less, disagrees, less | disagrees)
+    )
+    assert both < alone * apart < min(alone, apart) < 1
 
 
 def test_numbers_are_in_doubt_from_a_doubtful_distance_upwards(found):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_da.discs.confidence import CUT, FLAGGED, FUSED, GAP, LEVEL, LOCALISER
+from nnunet_da.discs.confidence import CUT, FLAGGED, FUSED, GAP, LESS, LEVEL, LOCALISER, MORE
 from nnunet_da.discs.localisation import localise
 from nnunet_da.discs.reference import Reference
 
@@ -100,6 +100,24 @@ def test_a_scan_that_ends_below_the_lowest_disc_is_in_doubt(make_spine):
     cropped = localise(spine.label_map[:, :, start:] > 0, affine)
     assert cropped.confidence < FLAGGED
     assert LEVEL in cropped.doubts
+
+
+def test_the_lowest_disc_may_be_the_one_that_lacks_of_those_expected(make_spine):
+    spine = make_spine(5, room=60, above=90)
+    complete = localise(spine.label_map > 0, spine.affine, expected=5)
+    assert complete.confidence > FLAGGED
+    np.testing.assert_array_equal(complete.label_map, spine.label_map)
+    without_lowest = localise(spine.label_map > 1, spine.affine, expected=5)
+    assert without_lowest.confidence < FLAGGED
+    assert {LEVEL, LESS} <= set(without_lowest.doubts)
+    assert without_lowest.confidence < localise(spine.label_map > 1, spine.affine).confidence
+    more = localise(spine.label_map > 0, spine.affine, expected=4)
+    assert MORE in more.doubts
+    assert more.confidence < FLAGGED
+    # Those above the seventh are expected all the same, and only not kept.
+    kept = localise(spine.label_map > 0, spine.affine, expected=5, n_discs=3)
+    assert kept.confidence > FLAGGED
+    assert numbers(kept) == [1, 2, 3]
 
 
 def test_a_disc_at_the_border_is_said_to_be_cut(make_spine):

@@ -47,6 +47,22 @@ def test_room_speaks_for_the_lowest_disc_and_its_lack_against_it():
     assert 0.5 < none < 0.75
 
 
+def test_where_a_disc_lacks_it_may_be_the_lowest():
+    steps, unknown = np.arange(4), np.full((4, 3), np.nan)
+    unexpected = level_probabilities(steps, unknown, SIZES, 1.5)
+    assert unexpected[0] > 0.94
+    # There is room for a fifth both below and above: it may be either.
+    lacking = level_probabilities(steps, unknown, SIZES, 1.5, expected=5, room_above=2.0)
+    np.testing.assert_allclose(lacking[:2], 0.5, atol=0.01)
+    # Its place is above the scan, or below it.
+    assert level_probabilities(steps, unknown, SIZES, 1.5, expected=5, room_above=0.3)[0] > 0.94
+    assert level_probabilities(steps, unknown, SIZES, 0.3, expected=5, room_above=2.0)[1] > 0.85
+    # None lacks, or one lies between the others.
+    assert level_probabilities(steps, unknown, SIZES, 1.5, expected=4, room_above=2.0)[0] > 0.99
+    between = np.array([0, 1, 3, 4])
+    assert level_probabilities(between, unknown, SIZES, 1.5, expected=5, room_above=2.0)[0] > 0.99
+
+
 def test_votes_shift_the_number():
     steps, unknown = np.arange(5), np.full((5, 3), np.nan)
     assert level_probabilities(steps, unknown, SIZES, 0.4, votes=steps + 2).argmax() == 1
