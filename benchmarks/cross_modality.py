@@ -270,6 +270,34 @@ def run(name, seed, data, work, tested, device, segmenters):
     return pandas.read_csv(report / "cases.csv").assign(task=title, set=tested, seed=seed, fold=0)
 
 
+def before_and_after(results, path):
+    """Figure 5 of the paper in numbers: Dice of each target case before and after self-training, a panel per task.
+
+    `results`: DataFrame as of `run`, of several tasks and seeds. Returns whether there was anything to draw.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    before, after = list(ARMS)[1:]
+    rows = results[results["domain"] == results["task"].str.split("-").str[-1]]
+    values = rows.pivot_table(index=["task", "seed", "case"], columns="model", values="dsc").get([before, after])
+    if values is None or (values := values.dropna()).empty:
+        return False
+    with rc_context({"svg.hashsalt": "nnunet_da", "svg.fonttype": "none", "font.size": 9}):
+        names = list(dict.fromkeys(values.index.get_level_values("task")))
+        figure = Figure(figsize=(0.6 + 3.0 * len(names), 3.4), layout="constrained")
+        for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for seed, of_seed in values.loc[name].groupby("seed"):
+                axis.plot(of_seed[before], of_seed[after], "o", markersize=4, alpha=0.7, label=f"seed {seed}")
+            axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, zorder=0)
+            axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name, xlabel=f"Dice, {before}")
+            axis.legend(frameon=False, loc="lower right")
+        figure.axes[0].set_ylabel(f"Dice, {after}")
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, metadata={"Date": None})
+    return True
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the scans")
@@ -296,6 +324,7 @@ def main():
         with atomic_file(arguments.work / f"{arguments.tested}_{name}") as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(text)
+    before_and_after(results, arguments.work / f"{arguments.tested}_before_and_after.svg")
 
 
 if __name__ == "__main__":
