@@ -25,9 +25,16 @@ def module():
     return module
 
 
-def test_variants_are_done_once(module, tmp_path, monkeypatch):
-    task = module.Task(3, 0, None, tmp_path / "work" / "00000.json")
+@pytest.mark.parametrize("expects", [False, True])
+def test_variants_are_done_once(module, tmp_path, monkeypatch, expects):
+    told = []
+    monkeypatch.setattr(
+        module, "localise", lambda *_, expected: told.append(expected) or localise(*_, expected=expected)
+    )
+    task = module.Task(3, 0, None, expects, tmp_path / "work" / "00000.json")
     row = module.run_variant(task)
+    # The simulated spine of this seed has as many discs, none of which is taken away.
+    assert told == [max(disc["number"] for disc in row["discs"]) if expects else None]
     assert row["corruptions"] == []
     assert row["right"]
     assert max(disc["error"] for disc in row["discs"]) < 0.01
