@@ -30,3 +30,13 @@ def add_scans(parser, *, required=True):
 
 def add_processes(parser):
     parser.add_argument("-np", dest="n_processes", type=int, default=None, metavar="N", help="parallel processes")
+
+
+def add_volume_margin(parser):
+    parser.add_argument(
+        "--volume-margin",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="by which plausible volumes may lie outside those of the true labels; default: %(default)s",
+    )

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nnunet_da.cli._arguments import add_dataset, add_processes
+from nnunet_da.cli._arguments import add_dataset, add_processes, add_volume_margin
 
 HELP = "rank trained folds by their predictions, with labels or without any, and choose those to ensemble"
 EXAMPLE = """  nnunet-da choose-folds -d 102 --predictions 2d/0=P/2d_0 2d/1=P/2d_1 \\
@@ -29,13 +29,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--pick", nargs="+", default=[], metavar="CONFIGURATION=N", help="the paper: 2d=2 3d_fullres=3 (default: none)"
     )
-    parser.add_argument(
-        "--volume-margin",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="by which plausible volumes may lie outside those of the true labels; default: %(default)s",
-    )
+    add_volume_margin(parser)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="ranking and choice, as JSON")
     add_processes(parser)
 

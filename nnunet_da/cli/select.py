@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nnunet_da.cli._arguments import add_dataset, add_processes
+from nnunet_da.cli._arguments import add_dataset, add_processes, add_volume_margin
 
 HELP = "rank checkpoints, folds and trainers for a domain without labels, by several indicators"
 EXAMPLE = """  nnunet-da select -d 101 --domain siemens_1p5t --pred adapt=P/adapt source_only=P/unet adapt_f1=P/adapt_1
@@ -24,13 +24,7 @@ def add_arguments(parser):
         metavar="DIR",
         help="label maps, to see how well each indicator ranks; none of them is used",
     )
-    parser.add_argument(
-        "--volume-margin",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="by which plausible volumes may lie outside those of the true labels; default: %(default)s",
-    )
+    add_volume_margin(parser)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the ranking, as JSON")
     add_processes(parser)
 

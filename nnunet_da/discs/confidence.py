@@ -2,7 +2,7 @@
 
 A confidence is a product of factors in [0, 1], one per doubt. They are no probabilities: their constants were chosen on
 simulated spines (`benchmarks/disc_numbering.py --simulated`) so that wrong cases fall below `FLAGGED` and right ones do
-not.
+not; but for those that docs/discs.md names.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +45,8 @@ FACTORS = {
     MORE: 0.4,
 }
 # That of the registration where discs are missing at an end: of such simulated spines four in ten are numbered wrong,
-# and two in ten where the registration agrees. Where none is missing, its word tells nothing.
+# and two in ten where the registration agrees. Where none is missing, its word tells nothing. The value was picked on
+# variants of the three real spines of docs/results.md, not on simulated ones.
 UNSUPPORTED = 0.7
 # Of measured deviations: up to the first number they are no doubt at all; the factor is a Gaussian of what exceeds it,
 # with the second as standard deviation. Spacing in steps, volume and scale as logarithms, distance in mm; room in
