@@ -1,12 +1,15 @@
 """Which of several models does best on a domain without labels.
 
 Checkpoints, folds and trainers are compared by their predictions of the same unlabelled cases, with the indicators of
-`nnunet_da.self_training.choice` and one more:
+`nnunet_da.self_training.choice` and two more:
 
 - ``agreement``: Dice with the decision of all models together;
 - ``confidence``: 1 - Σ doubt / Σ probability of foreground, where probabilities were saved;
 - ``plausibility``: the share of volumes within the range of the true labels';
-- ``volume``: how near the median volume of each structure is to that of the true labels.
+- ``volume``: how near the median volume of each structure is to that of the true labels;
+- ``reverse``: Dice on the true labels of what was trained on each model's predictions in their place (reverse
+  validation: Zhong et al., "Cross validation framework to choose amongst models and datasets for transfer learning",
+  ECML PKDD 2010). It takes a training for each model, and so is known only where these were done.
 
 No indicator is right everywhere: agreement favours what most models do, confidence a network that errs surely. So the
 default is the mean of the ranks by each of them (Borda's count), which no single one decides. Where labels are known
@@ -24,16 +27,18 @@ from nnunet_da.self_training import choice, rules
 from nnunet_da.self_training.members import open_members
 from nnunet_da.self_training.pseudo_labels import true_volumes
 
-INDICATORS = (*choice.LABEL_FREE, "volume")
+INDICATORS = (*choice.LABEL_FREE, "volume", "reverse")
 MEAN_RANK = "mean_rank"
 
 
-def compare_for_domain(folders, raw, channels, domain=None, margin=0.5, n_processes=None):
+def compare_for_domain(folders, raw, channels, domain=None, margin=0.5, n_processes=None, *, reverse=None):
     """`compare` on the cases of a domain (name; None: all that are predicted), with the volumes of the true labels.
 
-    `margin`: by which plausible volumes may lie outside those of the true labels. Raises UserError for an unknown
-    domain, or one of whose cases none is predicted.
+    `margin`: by which plausible volumes may lie outside those of the true labels. `reverse`: model → predictions of
+    cases with true labels by what was trained on its predictions. Raises UserError for an unknown domain, one of whose
+    cases none is predicted, or `reverse` of other models than `folders`.
     """
+    reversed_dice = _reversed_dice(folders, reverse, raw, channels, n_processes) if reverse else {}
     volumes = true_volumes(raw, channels, n_processes)
     medians = {
         name: float(np.median([of_case[name] for of_case in volumes if name in of_case]))
@@ -51,10 +56,24 @@ def compare_for_domain(folders, raw, channels, domain=None, margin=0.5, n_proces
         if not cases:
             raise UserError(f"{first}: holds no prediction of a case of domain '{domain}'")
     ranges = rules.volume_ranges(volumes, margin)
-    return compare(folders, raw, channels, ranges, medians, cases=cases, n_processes=n_processes)
+    how = {"cases": cases, "reverse": reversed_dice, "n_processes": n_processes}
+    return compare(folders, raw, channels, ranges, medians, **how)
 
 
-def compare(folders, raw, channels, ranges, medians, *, cases=None, tolerance=1.5, n_processes=None):
+def _reversed_dice(folders, reverse, raw, channels, n_processes):
+    """Model → Dice of its `reverse` on the cases with true labels."""
+    differing = sorted(folders.keys() ^ reverse.keys())
+    if differing:
+        raise UserError(f"--reverse: model '{differing[0]}' is in --pred or --reverse, but not in both")
+    domains = raw.domains
+    cases = None if domains is None else set(domains.labelled_cases) - set(domains.pseudo_labels)
+    scores = choice.dice_by_model(reverse, raw.folder / "labelsTr", raw, channels, n_processes, cases=cases)
+    if len({n_cases for _, n_cases in scores.values()}) > 1:
+        raise UserError("--reverse: every model must have predicted the same cases with true labels")
+    return {name: dice for name, (dice, _) in scores.items()}
+
+
+def compare(folders, raw, channels, ranges, medians, *, cases=None, tolerance=1.5, reverse=None, n_processes=None):
     """Model → its INDICATORS and MEAN_RANK (dict of float), the best first by the mean rank.
 
     Parameters
@@ -71,6 +90,8 @@ def compare(folders, raw, channels, ranges, medians, *, cases=None, tolerance=1.
         Only these count; None: all, which must then be the same for every model.
     tolerance : float
         Of `check.volume_plausibility`.
+    reverse : dict or None
+        Model → Dice, of the indicator ``reverse``.
 
     Raises UserError for fewer than two models, or predictions that are missing.
     """
@@ -78,6 +99,7 @@ def compare(folders, raw, channels, ranges, medians, *, cases=None, tolerance=1.
     for name, folder in folders.items():
         volumes = predicted_volumes(name, folder, raw, channels, cases, n_processes)
         found[name]["volume"] = nearness(volumes, medians, tolerance)
+        found[name]["reverse"] = (reverse or {}).get(name, float("nan"))
     for name, rank in mean_ranks(found).items():
         found[name][MEAN_RANK] = rank
     return dict(sorted(found.items(), key=lambda item: item[1][MEAN_RANK]))

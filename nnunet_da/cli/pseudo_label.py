@@ -75,6 +75,11 @@ def add_arguments(parser):
         default="all",
         help="hold out pseudo-labelled cases too, or those with true labels alone; default: %(default)s",
     )
+    parser.add_argument(
+        "--reverse",
+        action="store_true",
+        help="leave the true labels out: what learns from pseudo-labels alone is tried on them (`select --reverse`)",
+    )
     parser.add_argument("--link", action="store_true", help="hard links instead of copies of scans")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset --as, if it is there")
     add_processes(parser)
@@ -103,6 +108,7 @@ def run(arguments):
         arguments.name,
         domains=arguments.domains,
         options=options,
+        reverse=arguments.reverse,
         link=arguments.link,
         overwrite=arguments.overwrite,
         n_processes=arguments.n_processes,

@@ -19,6 +19,14 @@ def add_arguments(parser):
     )
     parser.add_argument("--domain", metavar="NAME", help="only the cases of this domain count (default: all predicted)")
     parser.add_argument(
+        "--reverse",
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="for each model of --pred: predictions of cases with true labels by what was trained on its predictions "
+        "as the only labels (`pseudo-label --reverse`); a further indicator",
+    )
+    parser.add_argument(
         "--labels",
         type=Path,
         metavar="DIR",
@@ -44,9 +52,12 @@ def run(arguments):
     raw = RawFolder.read(dataset_folder(RAW, arguments.dataset))
     channels = channels_of(raw)
     found = selection.compare_for_domain(
-        folders, raw, channels, arguments.domain, arguments.volume_margin, arguments.n_processes
+        *(folders, raw, channels, arguments.domain, arguments.volume_margin, arguments.n_processes),
+        reverse=parse_models(arguments.reverse, flag="--reverse") if arguments.reverse else None,
     )
-    columns = (*selection.INDICATORS, selection.MEAN_RANK)
+    columns = [*selection.INDICATORS, selection.MEAN_RANK]
+    if not arguments.reverse:
+        columns.remove("reverse")
     judged, truth = {}, {}
     if arguments.labels:
         scores = dice_by_model(folders, arguments.labels, raw, channels, arguments.n_processes)

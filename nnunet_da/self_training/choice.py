@@ -51,22 +51,29 @@ def rank_by_labels(folders, labels_folder, raw, channels, n_processes=None) -> l
     return _sorted([_score(name, {DICE: value}, n_cases) for name, (value, n_cases) in found.items()], DICE)
 
 
-def dice_by_model(folders, labels_folder, raw, channels, n_processes=None):
-    """Model → (mean Dice, number of cases with a label) of the models in `folders`; as `rank_by_labels`."""
+def dice_by_model(folders, labels_folder, raw, channels, n_processes=None, *, cases=None):
+    """Model → (mean Dice, number of cases with a label) of the models in `folders`; as `rank_by_labels`.
+
+    `cases`: only these count; None: all that have a label.
+    """
     scores = {}
     for name, folder in folders.items():
         (member,) = open_members({name: folder}, raw.content["labels"], [])
-        cases = [case for case in member.cases() if (labels_folder / f"{case}{member.ending}").is_file()]
-        if not cases:
+        known = [
+            case
+            for case in member.cases()
+            if (cases is None or case in cases) and (labels_folder / f"{case}{member.ending}").is_file()
+        ]
+        if not known:
             raise UserError(f"{labels_folder}: has no label map ({member.ending}) of a case predicted in {folder}")
         tasks = [
             _LabelTask(
                 member.label_path(case), labels_folder / f"{case}{member.ending}", channels, raw.labels["ignore"]
             )
-            for case in cases
+            for case in known
         ]
         found = run_parallel(_dice_to_label, tasks, n_processes, f"Dice of {name}")
-        scores[name] = (nanmean(found), len(cases))
+        scores[name] = (nanmean(found), len(known))
     return scores
 
 

@@ -130,6 +130,7 @@ def write_pseudo_labels(
     *,
     domains=(),
     options: PseudoLabelOptions | None = None,
+    reverse=False,
     link=False,
     overwrite=False,
     n_processes=None,
@@ -140,6 +141,9 @@ def write_pseudo_labels(
         folders: name → Path of the members' predictions.
         new_id, name: of the new dataset; name None: that of `dataset`.
         domains: names of those whose cases get pseudo-labels; none: every one that has cases without a true label.
+        reverse: leave the true labels out. What is trained on the pseudo-labels alone can be tried on them (reverse
+            validation: Zhong, E., et al., "Cross validation framework to choose amongst models and datasets for
+            transfer learning", ECML PKDD 2010).
         link: hard links of scans where that is possible, not copies.
         overwrite: replace a dataset of that id and name.
 
@@ -174,7 +178,8 @@ def write_pseudo_labels(
         raw,
         weights,
         {task.case: task.target for task in tasks},
-        _record(raw, members, options, ranges, found, left_out, weights),
+        _record(raw, members, options, ranges, found, left_out, weights) | {"reverse": reverse},
+        reverse,
     )
     write_dataset(
         conversion,
@@ -183,7 +188,7 @@ def write_pseudo_labels(
         overwrite=overwrite,
         link=link,
         n_processes=n_processes,
-        make_splits=_splits_like(raw, options),
+        make_splits=splits.make_splits if reverse else _splits_like(raw, options),
     )
     unfinished.clear()
     return PseudoLabels(folder, tuple(weights), left_out)
@@ -348,12 +353,15 @@ def _weight(known, options):
     return round(max(1 - known["uncertainty"], _LEAST_WEIGHT), 4)
 
 
-def _conversion(raw, weights, pseudo_labels, record):
-    """The new dataset. `pseudo_labels`: case → file; without one of `weights` it stays unlabelled."""
+def _conversion(raw, weights, pseudo_labels, record, reverse):
+    """The new dataset. `pseudo_labels`: case → file; without one of `weights` it stays unlabelled.
+
+    `reverse`: no other case has a label.
+    """
     domains = raw.domains
     images = raw.images_on_disk()
     # Those of domains that this round leaves as they are.
-    kept = {case: weight for case, weight in domains.pseudo_labels.items() if case not in pseudo_labels}
+    kept = {case: weight for case, weight in domains.pseudo_labels.items() if case not in pseudo_labels and not reverse}
     # A true label may leave parts of its scan out.
     same_values = {value: value for value in range(raw.ignore + 1)}
     cases = []
@@ -362,7 +370,7 @@ def _conversion(raw, weights, pseudo_labels, record):
             if case in pseudo_labels:
                 label = pseudo_labels[case] if case in weights else None
             else:
-                label = raw.label_path(case) if case in domain.labelled else None
+                label = raw.label_path(case) if case in domain.labelled and not reverse else None
             subject = domains.subject_of(case)
             cases.append(
                 Case(

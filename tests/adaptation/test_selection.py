@@ -10,7 +10,7 @@ NAN = float("nan")
 
 
 def indicators(**values):
-    return dict.fromkeys(INDICATORS, 0.5) | values
+    return dict.fromkeys(INDICATORS, 0.5) | {"reverse": NAN} | values
 
 
 def test_the_mean_of_the_ranks():
@@ -40,13 +40,14 @@ def test_nearness_of_median_volumes():
 
 def test_how_well_indicators_rank():
     found = {
-        "a": indicators(agreement=0.9, volume=0.1, confidence=NAN) | {MEAN_RANK: 1.0},
-        "b": indicators(agreement=0.5, volume=0.5) | {MEAN_RANK: 3.0},
-        "c": indicators(agreement=0.1, volume=0.9) | {MEAN_RANK: 2.0},
+        "a": indicators(agreement=0.9, volume=0.1, reverse=0.7, confidence=NAN) | {MEAN_RANK: 1.0},
+        "b": indicators(agreement=0.5, volume=0.5, reverse=0.3) | {MEAN_RANK: 3.0},
+        "c": indicators(agreement=0.1, volume=0.9, reverse=0.5) | {MEAN_RANK: 2.0},
     }
     judged = judge(found, {"a": 0.8, "b": 0.6, "c": 0.7})
     assert judged["agreement"] == (pytest.approx(0.5), 0)
     assert judged["volume"] == (pytest.approx(-0.5), pytest.approx(0.1))
+    assert judged["reverse"] == (pytest.approx(1.0), 0)
     assert judged[MEAN_RANK] == (pytest.approx(1.0), 0)
     assert all(math.isnan(value) for value in judged["confidence"])
     assert math.isnan(judged["plausibility"][0])

@@ -487,3 +487,23 @@ def test_models_to_choose_from(dataset, predict, capsys):
     (other / "t1.nii.gz").unlink()
     assert choose({"2d/0": folder, "2d/1": other}) == 1
     assert "case 't1' is predicted here or in" in capsys.readouterr().err
+
+
+def test_in_reverse_the_pseudo_labels_are_the_only_ones(dataset, predict, nnunet_folders):
+    one = predict("one")
+    assert run("--predictions", one, predict("two"), "--reverse") == 0
+    folder, content = made(nnunet_folders)
+    # nnU-Net asks for a label map of every case.
+    assert all(
+        (voxels(folder / "labelsTr" / f"{case}.nii.gz") == content["labels"]["ignore"]).all()
+        for case in ("a1", "a2", "a3")
+    )
+    assert np.array_equal(voxels(folder / "labelsTr" / "t2.nii.gz"), anatomy())
+    domains = read_domains(content)
+    assert domains.labelled_cases == TARGETS
+    assert set(domains.cases) == {"a1", "a2", "a3", *TARGETS}
+    splits = json.loads((nnunet_folders.preprocessed / "Dataset102_Spine" / "splits_final.json").read_text())
+    # The scans are of two subjects.
+    assert [sorted(split["val"]) for split in splits] in ([["t1", "t2"], ["t3", "t4"]], [["t3", "t4"], ["t1", "t2"]])
+    assert all(set(split["train"]) | set(split["val"]) == set(TARGETS) for split in splits)
+    assert json.loads((folder / "pseudo_labels.json").read_text())["reverse"] is True

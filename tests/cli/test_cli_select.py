@@ -90,6 +90,33 @@ def test_only_the_cases_of_the_domain_count(dataset, predict, tmp_path):
         assert json.loads((tmp_path / "ranking.json").read_text())["ranking"][0]["model"] == first
 
 
+def test_what_learnt_from_predictions_is_tried_on_the_true_labels(dataset, predict, tmp_path, capsys):
+    folders = {name: predict(name, dict.fromkeys(EVERYWHERE, edge)) for name, edge in (("few", 3), ("many", 5))}
+    sources = ("a1", "a2", "a3")
+    reverse = {
+        "few": predict("few_reverse", dict.fromkeys(sources, 2)),
+        "many": predict("many_reverse", dict.fromkeys(sources, 4)),
+    }
+    words = [f"{name}={folder}" for name, folder in reverse.items()]
+    assert select(folders, "--reverse", *words, "-o", tmp_path / "ranking.json") == 0
+    ranking = {entry["model"]: entry for entry in json.loads((tmp_path / "ranking.json").read_text())["ranking"]}
+    assert {name: entry["reverse"] for name, entry in ranking.items()} == {"few": pytest.approx(4 / 6), "many": 1}
+    assert "reverse" in capsys.readouterr().out
+    assert select(folders, "-o", tmp_path / "without.json") == 0
+    without = {entry["model"]: entry for entry in json.loads((tmp_path / "without.json").read_text())["ranking"]}
+    assert without["few"]["reverse"] is None
+    # It counts as every other indicator does: of four others, five with it.
+    assert ranking["many"]["mean_rank"] - 1 < without["many"]["mean_rank"] - 1
+
+    assert select(folders, "--reverse", words[0]) == 1
+    assert "model 'many' is in --pred or --reverse, but not in both" in capsys.readouterr().err
+    fewer = predict("fewer", {"a1": 4})
+    assert select(folders, "--reverse", words[0], f"many={fewer}") == 1
+    assert "the same cases with true labels" in capsys.readouterr().err
+    assert select(folders, "--reverse", words[0], f"many={folders['many']}") == 1
+    assert "has no label map" in capsys.readouterr().err
+
+
 def test_labels_tell_how_well_each_indicator_ranks_and_change_no_rank(dataset, predict, tmp_path, capsys):
     folders = {name: predict(name, dict.fromkeys(EVERYWHERE, edge)) for name, edge in (("a", 4), ("b", 3), ("c", 1))}
     labels = predict("labels", dict.fromkeys(EVERYWHERE, 1))
