@@ -26,6 +26,11 @@ def add_arguments(parser):
         "labels, and the cases of the target",
     )
     parser.add_argument("--name", help="name of that dataset")
+    parser.add_argument(
+        "--keep-source",
+        action="store_true",
+        help="with --as: keep the labelled cases of the source as well, for a model of both",
+    )
     parser.add_argument("--reverse", action="store_true", help="from the target to the source")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], help="default: cuda where there is one, else cpu")
     add_processes(parser)
@@ -40,6 +45,8 @@ def run(arguments):
     scans, new = (arguments.scans, arguments.output), (arguments.new_id, arguments.name)
     if not (all(scans) and not any(new)) and not (all(new) and not any(scans)):
         raise UserError("what to translate? Give either -i and -o, or --as and --name")
+    if arguments.keep_source and not arguments.new_id:
+        raise UserError("--keep-source: is of the dataset that --as and --name write")
     if arguments.reverse and arguments.new_id:
         raise UserError("--reverse: the labels are those of the source, so --as translates it alone; use -i and -o")
 
@@ -53,6 +60,7 @@ def run(arguments):
     )
     options = {"device": arguments.device, "n_processes": arguments.n_processes, "overwrite": arguments.overwrite}
     if arguments.new_id:
+        options["keep_source"] = arguments.keep_source
         folder = write_translated_dataset(model, arguments.dataset, arguments.new_id, arguments.name, **options)
         print(f"{folder}: written")
         print(next_steps(folder.name))

@@ -17,7 +17,15 @@ LINEAR_SCHEMES = ("ZScoreNormalization", "RescaleTo01Normalization")
 
 
 def write_translated_dataset(
-    model: Model, dataset, dataset_id, name, *, device=None, n_processes=None, overwrite=False
+    model: Model,
+    dataset,
+    dataset_id,
+    name,
+    *,
+    keep_source=False,
+    device=None,
+    n_processes=None,
+    overwrite=False,
 ) -> Path:
     """Writes ``nnUNet_raw/DatasetXXX_Name`` from the raw dataset that `model` was trained on; returns the folder.
 
@@ -28,6 +36,8 @@ def write_translated_dataset(
     Args:
         dataset: id or name of the raw dataset.
         dataset_id, name: of the new one.
+        keep_source: the labelled cases of the source stay too, so that a model of it does not unlearn the source. Their
+            translations are then named CASE_as_TARGET; both are of one subject, and so in one fold.
         device, n_processes: as in `translate`.
         overwrite: replace a dataset of that id and name.
 
@@ -71,21 +81,29 @@ def write_translated_dataset(
     options = {"device": device, "n_processes": n_processes, "overwrite": overwrite}
     translate(scans, raw.folder / "imagesTr", staging, model, **options)
 
-    def case_of(id, domain, paths, labelled):
+    def case_of(id, domain, paths, labelled, ending=""):
         label = (raw.label_path(id), values, raw.domains.pseudo_labels.get(id)) if labelled else (None, None, None)
-        return Case(id, domain, raw.domains.subject_of(id), tuple(paths), *label)
+        return Case(f"{id}{ending}", domain, raw.domains.subject_of(id), tuple(paths), *label)
 
     translated = f"{source.name}_as_{target.name}"
     identity = model.identity()
     made_by = f"{identity['folder']}, fold {identity['folds'][0]}, {identity['checkpoint']}"
+    ending = f"_as_{target.name}" if keep_source else ""
+    kept = source.labelled if keep_source else ()
     conversion = Conversion(
         cases=[
-            *(case_of(id, translated, [staging / path.name for path in images[id]], True) for id in source.labelled),
+            *(case_of(id, source.name, images[id], True) for id in kept),
+            *(
+                case_of(id, translated, [staging / path.name for path in images[id]], True, ending)
+                for id in source.labelled
+            ),
             *(case_of(id, target.name, images[id], id in target.labelled) for id in target.cases),
         ],
         channel_names=raw.channel_names,
         labels=labels,
-        domain_labels={translated: source.labels, target.name: target.labels},
+        domain_labels={source.name: source.labels}
+        if keep_source
+        else {} | {translated: source.labels, target.name: target.labels},
         regions_class_order=order,
         extra=raw.extra | {"translated_by": made_by},
     )

@@ -33,6 +33,11 @@ def test_labels_go_one_way(nnunet_folders, capsys):
     assert "--reverse: the labels are those of the source" in error(capsys, *words)
 
 
+def test_scans_keep_no_source(nnunet_folders, capsys):
+    words = ("-d", 101, "-c", "2d", "-i", "SCANS", "-o", "OUT", "--keep-source")
+    assert "--keep-source: is of the dataset that --as and --name write" in error(capsys, *words)
+
+
 def test_a_model_must_exist(nnunet_folders, tmp_path, capsys):
     words = ("-c", "2d", "-i", tmp_path, "-o", tmp_path / "out")
     assert "-d 102: no such dataset" in error(capsys, "-d", 102, *words)

@@ -464,6 +464,28 @@ def test_a_dataset_of_translated_scans(trained, spine, new_dataset, environment,
     assert not (environment.raw / ".Dataset511_Other.translated").exists()
 
 
+def test_the_source_is_kept_beside_its_translation(trained, spine, new_dataset, environment, capsys):
+    id, name = new_dataset
+    assert translate(spine, "--as", id, "--name", "Fake", "--keep-source") == 0
+    folder = environment.raw / name
+    content, original = (json.loads((path / "dataset.json").read_text()) for path in (folder, spine.raw))
+    source, fakes, targets = domains = read_domains(content)
+    assert domains.names == ("philips_3t", "philips_3t_as_siemens_1p5t", "siemens_1p5t")
+    assert source.labelled == tuple(original["domains"]["philips_3t"]["labelled"])
+    assert fakes.labelled == tuple(f"{case}_as_siemens_1p5t" for case in source.labelled)
+    assert targets.cases == tuple(original["domains"]["siemens_1p5t"]["unlabelled"])
+    for case, fake in zip(source.labelled, fakes.labelled, strict=True):
+        assert domains.subject_of(case) == domains.subject_of(fake) == read_domains(original).subject_of(case)
+        labels = [voxels(folder / "labelsTr" / f"{name}.nii.gz") for name in (case, fake)]
+        assert np.array_equal(*labels)
+        images = [voxels(path / "imagesTr" / f"{case}_0000.nii.gz") for path in (folder, spine.raw)]
+        assert np.array_equal(*images)
+        assert not np.array_equal(images[0], voxels(folder / "imagesTr" / f"{fake}_0000.nii.gz"))
+    for split in json.loads((environment.preprocessed / name / "splits_final.json").read_text()):
+        subjects = [{domains.subject_of(case) for case in split[part]} for part in ("train", "val")]
+        assert subjects[0].isdisjoint(subjects[1])
+
+
 def test_a_dataset_whose_intensities_have_a_meaning_is_refused(trained, spine, new_dataset, environment, capsys):
     plans = json.loads((trained / "plans.json").read_text())
     plans["configurations"]["2d"]["normalization_schemes"] = ["CTNormalization"]
