@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -57,6 +58,22 @@ def atomic_folder(path):
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path):
+    """Removes what a killed `atomic_file` or `atomic_folder` left beside `path`, which nothing else may be writing."""
+    path = Path(path).resolve()
+    stem, suffixes = path.name.split(".")[0], "".join(path.suffixes)
+    # The random part is that of the module tempfile.
+    folder, file = (rf"\.{re.escape(start)}\.(old\.)?[a-z0-9_]{{8}}" for start in (path.name, stem))
+    names = re.compile(rf"{folder}|{file}{re.escape(suffixes)}")
+    for found in path.parent.glob(".*"):
+        if not names.fullmatch(found.name):
+            continue
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink(missing_ok=True)
 
 
 def _umask():

@@ -6,7 +6,14 @@ from collections import namedtuple
 import pytest
 
 from nnunet_da.errors import UserError
-from nnunet_da.files import atomic_file, atomic_folder, read_json, require_free_space, write_json
+from nnunet_da.files import (
+    atomic_file,
+    atomic_folder,
+    read_json,
+    remove_leftovers,
+    require_free_space,
+    write_json,
+)
 
 
 class Stop(Exception):
@@ -183,3 +190,26 @@ def test_free_space_is_that_of_the_first_folder_that_exists(tmp_path, monkeypatc
     with pytest.raises(UserError, match="writing needs 6 MB, but only 5 MB are free"):
         require_free_space(tmp_path / "a" / "b", 6_000_000, "writing")
     assert asked == [tmp_path, tmp_path]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    folders = [".out.translated", ".out.unfinished", ".outer.x1y2z3w4", "out"]
+    files = [".plans.abcd_123.txt", ".plans.old.json", "plans.json"]
+    for name in (*folders, ".out.x1y2z3w4", ".out.old.x1y2z3w4"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").touch()
+    for name in (*files, ".plans.abcd_123.json"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "out")
+    remove_leftovers(tmp_path / "plans.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*folders, *files])
+    remove_leftovers(tmp_path / "absent" / "out")
+
+
+def test_what_a_killed_writer_leaves_is_a_leftover(tmp_path):
+    for write in (atomic_file, atomic_folder):
+        writer = write(tmp_path / "new.json")
+        writer.__enter__()
+        assert len(list(tmp_path.iterdir())) == 1
+        remove_leftovers(tmp_path / "new.json")
+        assert list(tmp_path.iterdir()) == []

@@ -222,10 +222,14 @@ def configure(plans_file, results_folder, base, name, assignments, preset=None, 
         raise UserError(
             f"configuration {name}: {trained[0]} was trained with other settings; choose another name, or --overwrite"
         )
-    known = name in configurations
+    is_known = name in configurations
     configurations[name] = configuration
+    # The same file, whatever the order in which they were added.
+    own = sorted(known for known, content in configurations.items() if settings.BLOCK in content)
+    planned = {known: content for known, content in configurations.items() if known not in own}
+    plans["configurations"] = planned | {known: configurations[known] for known in own}
     write_json(plans, plans_file)
-    return f"{name}: {'changed' if known else 'added'} in {plans_file}"
+    return f"{name}: {'changed' if is_known else 'added'} in {plans_file}"
 
 
 def _trained_models(results_folder, plans_name, configuration):

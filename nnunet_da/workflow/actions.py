@@ -13,6 +13,7 @@ from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
 from nnunet_da.files import atomic_folder, read_json, write_json
 from nnunet_da.paths import PREPROCESSED, RAW, RESULTS, nnunet_folder
+from nnunet_da.splits import FILE_NAME as SPLITS
 
 # What nnU-Net's --c looks for, in this order.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -71,6 +72,10 @@ class Action:
     def require_free(self):
         """Raises UserError where what it would write is there already; asked where the run has not begun it."""
 
+    def replaced(self):
+        """The files and folders that it writes beside their place and renames, and a kill may leave parts of there."""
+        return ()
+
     def do(self, job):
         """Does it, or goes on with it, with ``job.run(*words)``. Raises UserError where it fails."""
         raise NotImplementedError
@@ -85,13 +90,20 @@ class Action:
 
 @dataclass(frozen=True)
 class Command(Action):
-    """One command that begins anew, and replaces what an interrupted one has left. `writes`: files and folders."""
+    """One command that begins anew, and replaces what an interrupted one has left.
+
+    `writes`: files and folders of its own; `changes`: files that others write too.
+    """
 
     words: tuple
     writes: tuple[Path, ...] = ()
+    changes: tuple[Path, ...] = ()
 
     def commands(self):
         return [self.words]
+
+    def replaced(self):
+        return (*self.writes, *self.changes)
 
     def do(self, job):
         job.run(*self.words)
@@ -111,6 +123,9 @@ class NewFolder(Action):
     def commands(self):
         return [self.words]
 
+    def replaced(self):
+        return (self.output,)
+
     def do(self, job):
         remove(self.output)
         job.run(*self.words)
@@ -128,6 +143,9 @@ class MakeDataset(Action):
 
     def commands(self):
         return [self.words]
+
+    def replaced(self):
+        return (self.dataset.folder(RAW), self.dataset.folder(PREPROCESSED) / SPLITS)
 
     def require_free(self):
         for variable in (RAW, PREPROCESSED, RESULTS):
@@ -176,6 +194,9 @@ class Prepare(Action):
         if self.plans_of is None:
             return [self._plan()]
         return [self._fingerprint(), self._move(), self._preprocess(self.configurations)]
+
+    def replaced(self):
+        return (self.dataset.folder(PREPROCESSED) / "dataset.json",)
 
     def do(self, job):
         plans = self._plans()
@@ -270,6 +291,9 @@ class LinkUnlabelled(Action):
     dataset: Dataset
     folder: Path
 
+    def replaced(self):
+        return (self.folder,)
+
     def do(self, job):
         content = self.dataset.json
         cases = read_domains(content, self.dataset.folder(RAW) / "dataset.json").unlabelled_cases
@@ -353,6 +377,9 @@ class Ensemble(Action):
 
     def commands(self):
         return [self._words(self.output)]
+
+    def replaced(self):
+        return (self.output,)
 
     def do(self, job):
         with atomic_folder(self.output) as temporary:

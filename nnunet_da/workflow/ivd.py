@@ -43,6 +43,9 @@ class CollectLabels(Action):
     folder: Path
     folders: tuple[Path, ...] = ()
 
+    def replaced(self):
+        return (self.folder,)
+
     def do(self, job):
         content, raw = self.dataset.json, self.dataset.folder(RAW)
         cases = read_domains(content, raw / "dataset.json").labelled_cases

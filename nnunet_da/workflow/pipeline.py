@@ -1,6 +1,7 @@
 """What recipes make their plans with: steps that nearly every pipeline has."""
 
-from nnunet_da.workflow.actions import Command, Prepare, Train
+from nnunet_da.paths import PREPROCESSED
+from nnunet_da.workflow.actions import PLANS, Command, Prepare, Train
 from nnunet_da.workflow.config import assignment, flatten
 from nnunet_da.workflow.steps import Step
 
@@ -33,7 +34,7 @@ class Pipeline:
             *(word for key, value in flatten(block).items() for word in ("--set", assignment(key, value))),
         )
         settings = {**settings, "preset": self.config.preset, "suffix": self.config.suffix}
-        action = Command(words)
+        action = Command(words, changes=(dataset.folder(PREPROCESSED) / f"{PLANS}.json",))
         return name, self.add("configure", f"{dataset.folder_name}-{name}", stage, action, [ready], settings)
 
     def train(self, stage, model, fold, ready, block, is_own=True):

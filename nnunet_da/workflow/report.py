@@ -37,6 +37,9 @@ class Report(Action):
     steps: tuple
     chosen: Path | None = None
 
+    def replaced(self):
+        return (self.folder / "tables",)
+
     def do(self, job):
         parts = ["# Report", ""]
         files = {"steps.csv": self._durations()}

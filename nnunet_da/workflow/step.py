@@ -13,6 +13,7 @@ import sys
 import traceback
 
 from nnunet_da.errors import UserError
+from nnunet_da.files import remove_leftovers
 from nnunet_da.workflow.processes import end_tree
 from nnunet_da.workflow.run_file import read_run_file
 from nnunet_da.workplace import find_command
@@ -86,6 +87,8 @@ def do_step(run, step):
                 # Processes that augment cost more than they give where they share the cores with the training.
                 variables.setdefault(WORKERS, os.environ.get(WORKERS, "0"))
             try:
+                for path in step.action.replaced():
+                    remove_leftovers(path)
                 step.action.do(Job(stream, log, {**os.environ, **variables}))
             except BaseException as error:
                 said = str(error)

@@ -150,6 +150,17 @@ def test_a_configuration_inherits_and_holds_only_what_was_set(plans):
     assert configuration(plans)["nnunet_da"] == {"num_epochs": 60}
 
 
+def test_the_order_in_which_configurations_are_added_leaves_no_trace(plans):
+    before, written = plans.read_bytes(), []
+    for names in (("2d_b", "2d_a", "2d_c"), ("2d_c", "2d_b", "2d_a")):
+        plans.write_bytes(before)
+        for name in names:
+            write(plans, "num_epochs=3", name=name)
+        written.append(plans.read_bytes())
+    assert written[0] == written[1]
+    assert list(json.loads(written[0])["configurations"]) == ["2d", "2d_a", "2d_b", "2d_c"]
+
+
 def test_a_configuration_may_build_on_another(plans):
     write(plans, "seed=1", "num_epochs=5", preset="cpu")
     configure(plans, plans.parent, "2d_mine", "2d_more", ["num_epochs=7"])

@@ -54,6 +54,8 @@ CONFIG = {
 # What tells of times and of the machine, not of the result.
 TOLD_APART = re.compile(
     r"work/(steps|logs|done|locks|report|\.snakemake)/|/training_log|progress\.png|debug\.json|run\.json"
+    # Names the folder of the run.
+    r"|predict_from_raw_data_args\.json"
 )
 
 
@@ -139,8 +141,16 @@ def contents(folder):
             ("raw/", "preprocessed/", "work/predictions/", "work/choice.json", "work/submission.zip")
         )
         if path.is_file() and kept and not TOLD_APART.search(name):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = hashlib.sha256(voxels(path) if path.suffix == ".b2nd" else path.read_bytes()).hexdigest()
     return found
+
+
+def voxels(path):
+    """The bytes of what nnU-Net keeps compressed by several threads, whose blocks lie in the order of their ends."""
+    import blosc2
+
+    array = blosc2.open(str(path), mode="r")[:]
+    return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
 
 
 def epochs(folder):

@@ -106,6 +106,8 @@ def test_killed_at_one_step_after_the_other_and_gone_on_with(toy):
     toy.run()
     # What was killed was begun again, and nothing else.
     assert toy.counts() == {"a": 2, "b": 1, "both": 2, "last": 2}
+    # Nor is anything left of what was not whole.
+    assert {path.name for path in toy.out.iterdir()} == set(ONCE)
 
 
 def test_a_step_that_fails_is_named_with_its_log_and_the_others_are_done(toy):

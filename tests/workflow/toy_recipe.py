@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,19 @@ class Write(Action):
     def commands(self):
         return [("python", "-c", self.name)]
 
+    def replaced(self):
+        return (self.path,)
+
     def do(self, job):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(f"{self.name}\n")
+        # As `atomic_folder` does.
+        own = Path(tempfile.mkdtemp(prefix=f".{self.name}.", dir=self.path.parent))
         if os.environ.get("TOY_KILL") == self.name:
             os.killpg(0, signal.SIGKILL)
         time.sleep(self.wait)
+        own.rmdir()
         if self.fails:
             job.run(Path(sys.executable).name, "-c", f"raise SystemExit('{self.name} is broken')")
 
