@@ -101,9 +101,8 @@ def write_translated_dataset(
         ],
         channel_names=raw.channel_names,
         labels=labels,
-        domain_labels={source.name: source.labels}
-        if keep_source
-        else {} | {translated: source.labels, target.name: target.labels},
+        domain_labels=({source.name: source.labels} if keep_source else {})
+        | {translated: source.labels, target.name: target.labels},
         regions_class_order=order,
         extra=raw.extra | {"translated_by": made_by},
     )

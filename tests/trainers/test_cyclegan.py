@@ -15,7 +15,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from nnunet_da import cli
 from nnunet_da.domains import read_domains
 from nnunet_da.errors import UserError
-from nnunet_da.prediction import translation
+from nnunet_da.prediction import translated_dataset, translation
 from nnunet_da.training.checkpoints import read_checkpoint
 from nnunet_da.training.export import export
 
@@ -464,9 +464,16 @@ def test_a_dataset_of_translated_scans(trained, spine, new_dataset, environment,
     assert not (environment.raw / ".Dataset511_Other.translated").exists()
 
 
-def test_the_source_is_kept_beside_its_translation(trained, spine, new_dataset, environment, capsys):
+def test_the_source_is_kept_beside_its_translation(trained, spine, new_dataset, environment, monkeypatch):
     id, name = new_dataset
+    conversions, write = [], translated_dataset.write_dataset
+    monkeypatch.setattr(
+        translated_dataset,
+        "write_dataset",
+        lambda made, *rest, **more: (conversions.append(made), write(made, *rest, **more)),
+    )
     assert translate(spine, "--as", id, "--name", "Fake", "--keep-source") == 0
+    assert list(conversions[0].domain_labels) == ["philips_3t", "philips_3t_as_siemens_1p5t", "siemens_1p5t"]
     folder = environment.raw / name
     content, original = (json.loads((path / "dataset.json").read_text()) for path in (folder, spine.raw))
     source, fakes, targets = domains = read_domains(content)
