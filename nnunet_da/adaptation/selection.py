@@ -68,7 +68,12 @@ def _reversed_dice(folders, reverse, raw, channels, n_processes):
     domains = raw.domains
     cases = None if domains is None else set(domains.labelled_cases) - set(domains.pseudo_labels)
     scores = choice.dice_by_model(reverse, raw.folder / "labelsTr", raw, channels, n_processes, cases=cases)
-    if len({n_cases for _, n_cases in scores.values()}) > 1:
+    predicted = {
+        frozenset(case for case in member.cases() if cases is None or case in cases)
+        for name, folder in reverse.items()
+        for member in open_members({name: folder}, raw.content["labels"], [])
+    }
+    if len(predicted) > 1:
         raise UserError("--reverse: every model must have predicted the same cases with true labels")
     return {name: dice for name, (dice, _) in scores.items()}
 

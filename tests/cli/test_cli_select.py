@@ -113,6 +113,12 @@ def test_what_learnt_from_predictions_is_tried_on_the_true_labels(dataset, predi
     fewer = predict("fewer", {"a1": 4})
     assert select(folders, "--reverse", words[0], f"many={fewer}") == 1
     assert "the same cases with true labels" in capsys.readouterr().err
+    # As many, but others.
+    pairs = [
+        predict(f"pair_{name}", dict.fromkeys(cases, 4)) for name, cases in (("a", ("a1", "a2")), ("b", ("a2", "a3")))
+    ]
+    assert select(folders, "--reverse", f"few={pairs[0]}", f"many={pairs[1]}") == 1
+    assert "the same cases with true labels" in capsys.readouterr().err
     assert select(folders, "--reverse", words[0], f"many={folders['many']}") == 1
     assert "has no label map" in capsys.readouterr().err
 
