@@ -42,6 +42,8 @@ class Task:
     restrict : callable (place, folder, set, predictions, output) or None
         Writes the label maps that are evaluated of those that a run predicted for a set; `folder`: that of the task.
         None: they are evaluated as they are.
+    probabilities : bool
+        Whether predictions are saved as probabilities too.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Task:
     slices: bool = False
     plans: str = "nnUNetPlans"
     restrict: Callable | None = None
+    probabilities: bool = False
 
     @property
     def dataset(self):

@@ -245,6 +245,7 @@ def _predict(run, place, scans, output, *model, **environment):
         *("nnUNetv2_predict", "-d", task.dataset_id, "-c", run.configuration, "-f", run.fold, *model),
         # Mirrored predictions would cost as much again per axis, for every model alike.
         *("-i", scans / "images", "-o", output, "--disable_tta", "-npp", 1, "-nps", 1, "-device", place.device),
+        *(["--save_probabilities"] if task.probabilities else []),
         nnUNet_n_proc_DA="1",
         **environment,
     )
