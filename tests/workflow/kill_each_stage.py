@@ -141,8 +141,17 @@ def contents(folder):
             ("raw/", "preprocessed/", "work/predictions/", "work/choice.json", "work/submission.zip")
         )
         if path.is_file() and kept and not TOLD_APART.search(name):
-            found[name] = hashlib.sha256(voxels(path) if path.suffix == ".b2nd" else path.read_bytes()).hexdigest()
+            found[name] = hashlib.sha256(compared(path)).hexdigest()
     return found
+
+
+def compared(path):
+    """The bytes of a file that tell of the result."""
+    if path.suffix == ".b2nd":
+        return voxels(path)
+    if path.name == "plans.json" and "predictions" in path.parts:
+        return plan_of_model(path)
+    return path.read_bytes()
 
 
 def voxels(path):
@@ -151,6 +160,19 @@ def voxels(path):
 
     array = blosc2.open(str(path), mode="r")[:]
     return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+
+
+def plan_of_model(path):
+    """What the plans beside predictions say of the model, whose configuration the folder is named by.
+
+    They are a copy from when its training began: whether the other configurations had been written by then depends on
+    which of the steps side by side came first.
+    """
+    plans = json.loads(path.read_text())
+    plans["configurations"] = {
+        name: block for name, block in plans["configurations"].items() if name in path.parent.name
+    }
+    return json.dumps(plans, sort_keys=True).encode()
 
 
 def epochs(folder):
