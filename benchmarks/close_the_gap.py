@@ -42,7 +42,7 @@ CROPS = {
 SPINES = {
     **SCHEDULE,
     "num_epochs": 10,
-    "plan.patch_size": "192,192",
+    "plan.patch_size": "128,128",
     "plan.batch_size": 6,
     "plan.features_per_stage": "16,32,64,128",
 }
@@ -107,7 +107,10 @@ CHOSE = re.compile(r"checkpoint_final.pth has the weights of (.*)")
 WORSE = 0.01
 # Of dataset ids, between the tasks of a pair.
 STEP_OF_IDS = 10
-OF_CYCLE_GAN = {discs: cross_modality.TRANSLATE_CROPS, spines: cross_modality.TRANSLATE_SPINE}
+OF_CYCLE_GAN = {
+    discs: cross_modality.TRANSLATE_CROPS,
+    spines: {**cross_modality.TRANSLATE_SPINE, "plan.patch_size": "96,96"},
+}
 
 
 def tasks_of(name, data):
