@@ -20,7 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pandas
+from scipy import ndimage
 from spine_vb import write_csv
 
 from nnunet_da.errors import UserError
@@ -242,7 +245,7 @@ def supervised(task, seed, place, scans, tested):
 
 
 def run(name, seed, data, work, tested, device, segmenters):
-    """One task and seed; returns the table of its cases (DataFrame). Without segmenters, of the translation alone."""
+    """One task and seed; returns the table of its cases, and that of `contrasts` (DataFrames)."""
     task = TASKS[name]
     folder = (work / f"{name}_s{seed}{'' if segmenters else '_without_segmenters'}").absolute()
     place = Workplace(folder, device, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
@@ -266,8 +269,49 @@ def run(name, seed, data, work, tested, device, segmenters):
         *("--cases", scans / tested / "cases.csv"),
         *(word for arm, of_arm in arms.items() for word in ("--pred", f"{arm}={of_arm}")),
     )
-    title = name if segmenters else f"{name}, without segmenters"
-    return pandas.read_csv(report / "cases.csv").assign(task=title, set=tested, seed=seed, fold=0)
+    of_run = {"task": name if segmenters else f"{name}, without segmenters", "seed": seed}
+    results = pandas.read_csv(report / "cases.csv").assign(set=tested, fold=0, **of_run)
+    return results, contrasts(folder, task).assign(**of_run)
+
+
+def contrast(image, structure):
+    """How bright a structure is against its surroundings, in standard deviations of the image (float).
+
+    `image`: ndarray (*space). `structure`: bool, alike. The surroundings are what lies two to four voxels around it.
+    """
+    surroundings = ndimage.binary_dilation(structure, iterations=4) & ~ndimage.binary_dilation(structure)
+    return float((image[structure].mean() - image[surroundings].mean()) / image.std())
+
+
+def contrasts(folder, task):
+    """Figure 4 of the paper in numbers: `contrast` in the training scans of a run (DataFrame: scans, case, contrast).
+
+    Of the source as it is and translated, and of the target; its labels are those of the ceiling.
+    """
+    (translated,) = (folder / "nnUNet_raw").glob(f"Dataset{SOURCE_ID + 1}_*")
+    with open(folder / "scans" / "supervised.csv", newline="", encoding="utf-8") as stream:
+        of_target = [(row["case"], row["image_0000"], row["label"]) for row in csv.DictReader(stream) if row["label"]]
+    with open(folder / "scans" / "cases.csv", newline="", encoding="utf-8") as stream:
+        of_source = [(row["case"], row["image_0000"], row["label"]) for row in csv.DictReader(stream) if row["label"]]
+    made = [(case, translated / "imagesTr" / f"{case}_0000.nii.gz", label) for case, _, label in of_source]
+    kinds = {task.source: of_source, f"{task.source} as {task.target}": made, task.target: of_target}
+    return pandas.DataFrame(
+        {"scans": scans, "case": case, "contrast": contrast(_voxels(image), _voxels(label) > 0)}
+        for scans, files in kinds.items()
+        for case, image, label in files
+    )
+
+
+def _voxels(path):
+    return np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
+
+
+def text_of_contrasts(rows):
+    """Mean and standard deviation over cases of what `contrasts` gave, by task, seed and scans, as Markdown."""
+    lines = ["| Task | Seed | Scans | Cases | Contrast |", "| --- | ---: | --- | ---: | ---: |"]
+    for (task, seed, scans), values in rows.groupby(["task", "seed", "scans"], sort=False)["contrast"]:
+        lines.append(f"| {task} | {seed} | {scans} | {len(values)} | {values.mean():+.2f} ± {values.std(ddof=1):.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def before_and_after(results, path):
@@ -312,14 +356,19 @@ def main():
     arguments = parser.parse_args()
     of_all = (arguments.tested, arguments.device, not arguments.without_segmenters)
     try:
-        results = pandas.concat(
+        found = [
             run(name, seed, arguments.data, arguments.work, *of_all)
             for name in arguments.tasks
             for seed in arguments.seeds
-        )
+        ]
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    texts = {"table.md": tables(results), "differences.md": differences(results, list(ARMS))}
+    results, of_scans = map(pandas.concat, zip(*found, strict=True))
+    texts = {
+        "table.md": tables(results),
+        "differences.md": differences(results, list(ARMS)),
+        "contrast.md": text_of_contrasts(of_scans),
+    }
     for name, text in texts.items():
         with atomic_file(arguments.work / f"{arguments.tested}_{name}") as temporary:
             temporary.write_text(text, encoding="utf-8")
