@@ -250,17 +250,17 @@ def checks(pairs, arms, work):
 def compared_with_source_only(results, chosen):
     """`chosen` (DataFrame as of `checks`) with `gain`, the difference of mean Dice on the target from *source only*.
 
-    That is of the same seed where there is one, else the mean over those that there are.
+    That is of the same seed where there is one, else the mean over those that there are; NaN where one of both is not
+    evaluated.
     """
     target = scores(results)["target"]
-    gains = []
-    for row in chosen.itertuples():
-        of_task = target.loc[row.task]
-        base = of_task.get((SOURCE_ONLY, row.seed))
-        if base is None and SOURCE_ONLY in of_task.index.get_level_values("model"):
-            base = of_task[SOURCE_ONLY].mean()
-        own = of_task.get((row.model, row.seed))
-        gains.append(float("nan") if base is None or own is None else own - base)
+    bases = target.xs(SOURCE_ONLY, level="model") if SOURCE_ONLY in target.index.get_level_values("model") else {}
+    means = bases.groupby("task").mean() if len(bases) else {}
+    nan = float("nan")
+    gains = [
+        target.get((row.task, row.model, row.seed), nan) - bases.get((row.task, row.seed), means.get(row.task, nan))
+        for row in chosen.itertuples()
+    ]
     return chosen.assign(gain=gains)
 
 
@@ -360,23 +360,27 @@ def main():
                 for kind, models in arms.items():
                     runner.run_study([tasks[kind]], models, data, work, **how)
         results = collect(pairs, arms, work, arguments.tested)
+        with atomic_file(work / f"{arguments.tested}.csv") as temporary:
+            results.to_csv(temporary, index=False)
+        write_text(table_of(results), work / f"{arguments.tested}_table.md")
+        compared = compared_with_source_only(results, checks(pairs, arms, work))
+        write_text(text_of_checks(compared), work / f"{arguments.tested}_checks.md")
+        # Last: it reads all predictions once more.
         rankings = {
             name: rank_without_labels(name, tasks, arms, work, arguments.tested, arguments.seeds[0])
             for name, tasks in pairs.items()
         }
+        if rankings := {name: ranking for name, ranking in rankings.items() if ranking}:
+            write_text(text_of_rankings(rankings), work / f"{arguments.tested}_selection.md")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    texts = {
-        "table": table_of(results),
-        "checks": text_of_checks(compared_with_source_only(results, checks(pairs, arms, work))),
-        "selection": text_of_rankings({name: ranking for name, ranking in rankings.items() if ranking}),
-    }
-    with atomic_file(work / f"{arguments.tested}.csv") as temporary:
-        results.to_csv(temporary, index=False)
-    for name, text in texts.items():
-        with atomic_file(work / f"{arguments.tested}_{name}.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        print(text)
+
+
+def write_text(text, path):
+    """Writes a table into a file, and prints it."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def seeded(arm, seeds):

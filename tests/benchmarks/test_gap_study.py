@@ -191,6 +191,13 @@ def test_checks_are_read_from_logs_and_compared_with_source_only(study, data, tm
     found = results(study, fat_opp={study.SOURCE_ONLY: 0.3, "adapted": 0.5, "adapted, one view": 0.28})
     compared = study.compared_with_source_only(found, chosen)
     assert compared["gain"].tolist() == [pytest.approx(0.2), pytest.approx(-0.02)]
+    # Trained, but not evaluated yet.
+    unknown = study.compared_with_source_only(found, chosen.assign(task="opp-fat"))
+    assert unknown["gain"].isna().all()
+    # Of another seed than source only: against its mean.
+    later = found.assign(seed=found["seed"].where(found["model"] == study.SOURCE_ONLY, 2))
+    other = study.compared_with_source_only(later, chosen.assign(seed=2))
+    assert other["gain"].tolist() == compared["gain"].tolist()
     text = study.text_of_checks(compared)
     assert "Of 2 runs 1 fell back to before the teacher, 1 kept the last epoch" in text
     assert "1 lie more than 0.01 below source only" in text
